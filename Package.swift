@@ -1,0 +1,67 @@
+// swift-tools-version: 6.2
+//P:020 The map of the house
+//
+// This manifest is the architecture diagram. Each target is a room, listed
+// from the cellar up; a room may depend on rooms above it in this list and
+// never on one below. Nothing else enforces that as cheaply as the compiler:
+// an import that this file does not allow does not build.
+
+import PackageDescription
+
+/// One table of settings for every Swift target: the Swift 6 language, with
+/// each use of an unsafe construct written out as `unsafe`.
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func library(_ name: String, _ package: String) -> Target {
+    .systemLibrary(name: name, providers: [.apt([package])])
+}
+
+func tests(_ subject: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: subject + "Tests", dependencies: dependencies, swiftSettings: settings)
+}
+
+let package = Package(
+    name: "roost",
+    products: [.executable(name: "roost", targets: ["roost"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+    ],
+    targets: [
+        // Libraries of the machine we are built on, from Debian's -dev packages.
+        library("CZydis", "libzydis-dev"),
+        library("CLZ4", "liblz4-dev"),
+        library("CZstd", "libzstd-dev"),
+        library("CLZMA", "liblzma-dev"),
+        library("CZlib", "zlib1g-dev"),
+
+        .target(name: "CHost"),
+        room("HostInterface", ["CHost"]),
+        room("GuestMemory", ["HostInterface"]),
+        room("X86", ["CZydis", "GuestMemory"]),
+        room("VirtualCPU", ["X86", "GuestMemory", "CHost"]),
+        room("Interpreter", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
+        room("Platform", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
+        room(
+            "Launcher",
+            [
+                "Platform", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+                .product(name: "Logging", package: "swift-log"),
+            ]),
+        .executableTarget(
+            name: "roost",
+            dependencies: ["Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: settings),
+    ]
+)
+//:

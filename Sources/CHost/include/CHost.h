@@ -1,0 +1,53 @@
+/* The few things that Swift cannot say to Linux: variadic calls, inline
+ * instructions, macros. Thin shims, no policy. */
+#ifndef ROOST_CHOST_H
+#define ROOST_CHOST_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static inline uint64_t chost_rdtsc(void) { return __builtin_ia32_rdtsc(); }
+
+static inline void chost_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]) {
+    __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
+                     : "a"(leaf), "c"(subleaf));
+}
+
+static inline uint64_t chost_xgetbv(uint32_t index) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(index));
+    return (uint64_t)high << 32 | low;
+}
+
+static inline int chost_errno(void) { return errno; }
+
+/* open(2) with its optional mode. */
+static inline int chost_open(const char *path, int flags, unsigned mode) {
+    return open(path, flags, mode);
+}
+
+static inline int chost_memfd_create(const char *name, unsigned flags) {
+    return (int)syscall(SYS_memfd_create, name, flags);
+}
+
+static inline int chost_ioctl(int fd, unsigned long request, void *argument) {
+    return ioctl(fd, request, argument);
+}
+
+/* futex(2) on a word private to this process; a null timeout waits for ever. */
+static inline int chost_futex_wait(const uint32_t *word, uint32_t expected, const struct timespec *timeout) {
+    return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout, (void *)0, 0);
+}
+
+static inline int chost_futex_wake(const uint32_t *word, int count) {
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, (void *)0, (void *)0, 0);
+}
+
+#endif

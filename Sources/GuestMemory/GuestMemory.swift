@@ -1,0 +1,174 @@
+package import HostInterface
+internal import Glibc
+internal import Synchronization
+
+//H:030 A Guest's memory
+//
+// To the Guest, RAM begins at 0 and is interrupted once, by the hole under
+// 4 GiB where a PC keeps its devices:
+//
+//     0                3 GiB          4 GiB
+//     |---- low RAM ----|-- devices ---|---- high RAM ---->
+//
+// To the Host, it is one reserved range of addresses laid out in just the
+// same way, so that the host address of any Guest byte is `base + gpa`. Where
+// there is no RAM the range is PROT_NONE, and so a slip of ours faults at
+// once instead of reading a neighbour.
+//
+// The Guest writes while we read. Nobody may therefore hold a `Span` over
+// live Guest memory: a field is loaded once, into a value of our own, and
+// the value is checked and used.
+
+/// An access that leaves the Guest's RAM.
+package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
+    package let address: GuestPhysicalAddress
+    package let byteCount: Int
+    package var description: String { "no RAM at \(address) for \(byteCount) bytes" }
+
+    @usableFromInline package init(address: GuestPhysicalAddress, byteCount: Int) {
+        self.address = address
+        self.byteCount = byteCount
+    }
+}
+
+/// All RAM of one Guest. Any thread may use it; the Guest does so at any time.
+@safe package final class GuestMemory: @unchecked Sendable {
+    package static let pageSize = 4096
+    /// Where low RAM must end and the device windows begin.
+    package static let holeStart: UInt64 = 3 << 30
+    package static let holeEnd: UInt64 = 4 << 30
+
+    /// Host address of guest-physical 0. Only where `contains` says so is there memory.
+    @usableFromInline let base: UnsafeMutableRawPointer
+    package let byteCount: UInt64
+    /// RAM is `0 ..< lowEnd` and `holeEnd ..< highEnd`.
+    @usableFromInline package let lowEnd: UInt64
+    @usableFromInline package let highEnd: UInt64
+
+    private let range: AddressRange
+    private let file: MemoryFile
+
+    /// One byte per 4 KiB page below `highEnd`; not zero where an engine
+    /// holds decoded or translated code of that page.
+    @usableFromInline let codeTags: UnsafeMutablePointer<UInt8>
+    private let observers = Mutex<[@Sendable (UInt64) -> Void]>([])
+
+    /// - Parameter byteCount: a multiple of 4096, at least 1 MiB.
+    package init(byteCount: UInt64) throws(HostError) {
+        precondition(byteCount % 4096 == 0 && byteCount >= 1 << 20)
+        self.byteCount = byteCount
+        lowEnd = min(byteCount, Self.holeStart)
+        highEnd = byteCount > Self.holeStart ? Self.holeEnd + (byteCount - Self.holeStart) : lowEnd
+        let file = try MemoryFile(name: "guest-memory", byteCount: Int(byteCount))
+        let range = try AddressRange(reserving: Int(highEnd))
+        try range.map(file, fileOffset: 0, at: 0, count: Int(lowEnd))
+        if highEnd > lowEnd {
+            try range.map(file, fileOffset: Int(lowEnd), at: Int(Self.holeEnd), count: Int(highEnd - Self.holeEnd))
+        }
+        unsafe base = range.base
+        // Zero pages until touched: a large Guest's tags cost nothing at first.
+        let tagBytes = Int(highEnd >> 12)
+        let tags = unsafe mmap(nil, tagBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let tags = unsafe tags, unsafe tags != MAP_FAILED else { throw HostError("cannot map page tags", errno: .current) }
+        unsafe codeTags = tags.assumingMemoryBound(to: UInt8.self)
+        self.range = range
+        self.file = file
+    }
+
+    deinit { unsafe munmap(codeTags, Int(highEnd >> 12)) }
+
+    /// The memfd behind RAM, in the order low RAM, high RAM without the hole.
+    package var fileDescriptor: Int32 { file.descriptor.rawValue }
+
+    /// Whether all of `count` bytes from `address` are RAM.
+    @inlinable package func contains(_ address: GuestPhysicalAddress, _ count: Int) -> Bool {
+        let start = address.rawValue
+        let length = UInt64(truncatingIfNeeded: count)
+        if length <= lowEnd && start <= lowEnd &- length { return true }
+        return start >= Self.holeEnd && length <= highEnd && start <= highEnd &- length
+    }
+
+    /// Where the Host sees these bytes. The caller must not outlive the
+    /// memory, and must expect the bytes to change at any time. Writing here
+    /// goes around `noteWrite`.
+    @inlinable package func hostPointer(_ address: GuestPhysicalAddress, _ count: Int) -> UnsafeMutableRawPointer? {
+        contains(address, count) ? unsafe base + Int(address.rawValue) : nil
+    }
+
+    @inlinable package func load<T: BitwiseCopyable>(
+        at address: GuestPhysicalAddress, as type: T.Type
+    ) throws(GuestMemoryError) -> T {
+        guard contains(address, MemoryLayout<T>.size) else {
+            throw GuestMemoryError(address: address, byteCount: MemoryLayout<T>.size)
+        }
+        return unsafe (base + Int(address.rawValue)).loadUnaligned(as: T.self)
+    }
+
+    @inlinable package func store<T: BitwiseCopyable>(
+        _ value: T, at address: GuestPhysicalAddress
+    ) throws(GuestMemoryError) {
+        guard contains(address, MemoryLayout<T>.size) else {
+            throw GuestMemoryError(address: address, byteCount: MemoryLayout<T>.size)
+        }
+        noteWrite(address, MemoryLayout<T>.size)
+        unsafe (base + Int(address.rawValue)).storeBytes(of: value, as: T.self)
+    }
+
+    /// A private copy of guest memory.
+    package func read(_ address: GuestPhysicalAddress, count: Int) throws(GuestMemoryError) -> [UInt8] {
+        guard count >= 0, contains(address, count) else { throw GuestMemoryError(address: address, byteCount: count) }
+        return unsafe [UInt8](UnsafeRawBufferPointer(start: base + Int(address.rawValue), count: count))
+    }
+
+    package func write(_ bytes: UnsafeRawBufferPointer, at address: GuestPhysicalAddress) throws(GuestMemoryError) {
+        guard contains(address, bytes.count) else { throw GuestMemoryError(address: address, byteCount: bytes.count) }
+        guard let source = bytes.baseAddress, bytes.count > 0 else { return }
+        noteWrite(address, bytes.count)
+        unsafe (base + Int(address.rawValue)).copyMemory(from: source, byteCount: bytes.count)
+    }
+
+    package func write(_ bytes: some Sequence<UInt8>, at address: GuestPhysicalAddress) throws(GuestMemoryError) {
+        let bytes = Array(bytes)
+        let result: Result<Void, GuestMemoryError> = unsafe bytes.withUnsafeBytes { buffer in
+            do throws(GuestMemoryError) { return .success(unsafe try write(buffer, at: address)) } catch { return .failure(error) }
+        }
+        try result.get()
+    }
+
+    /// Zeroes all RAM by giving its pages back to the host, as a power cycle does.
+    package func clear() {
+        _ = unsafe madvise(base, Int(lowEnd), MADV_REMOVE)
+        if highEnd > lowEnd { _ = unsafe madvise(base + Int(Self.holeEnd), Int(highEnd - Self.holeEnd), MADV_REMOVE) }
+        for page in 0..<(highEnd >> 12) where isCode(page: page) { noteWrite(GuestPhysicalAddress(page << 12), 1) }
+    }
+
+    // MARK: Code pages
+
+    /// Marks the page as holding code that an engine has decoded. From now on
+    /// every write to it must be announced by `noteWrite`.
+    @inlinable package func markCode(page: UInt64) { unsafe codeTags[Int(page)] = 1 }
+    @inlinable package func clearCode(page: UInt64) { unsafe codeTags[Int(page)] = 0 }
+    @inlinable package func isCode(page: UInt64) -> Bool { unsafe codeTags[Int(page)] != 0 }
+
+    /// To be called before bytes change other than by a vCPU's own store: a
+    /// device's DMA, a loader. Engines hear of pages that held code.
+    @inlinable package func noteWrite(_ address: GuestPhysicalAddress, _ count: Int) {
+        guard count > 0 else { return }
+        let last = (address.rawValue &+ UInt64(count) &- 1) >> 12
+        var page = address.page
+        while page <= last {
+            if isCode(page: page) { announceCodeWrite(page: page) }
+            page &+= 1
+        }
+    }
+
+    @usableFromInline func announceCodeWrite(page: UInt64) {
+        for observer in observers.withLock({ $0 }) { observer(page) }
+    }
+
+    /// `observer` is called, on the writing thread, with each code page that is about to change.
+    package func observeCodeWrites(_ observer: @escaping @Sendable (_ page: UInt64) -> Void) {
+        observers.withLock { $0.append(observer) }
+    }
+}
+//:

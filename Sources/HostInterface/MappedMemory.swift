@@ -1,0 +1,59 @@
+internal import CHost
+internal import Glibc
+
+//H:020 One memfd for all of a Guest's memory
+//
+// lguest's Launcher mapped /dev/zero privately and called that the Guest's
+// memory. We take a memfd instead and map it shared, because then memory is a
+// thing that can be handed round: two Guests can map the same page, another
+// process can serve a device, a snapshot is a copy of a file. The cost is
+// one file descriptor.
+
+/// An anonymous file (memfd_create(2)) of a fixed size, to be mapped shared,
+/// by this process or by one that it is handed to.
+package struct MemoryFile: ~Copyable, Sendable {
+    package let descriptor: FileDescriptor
+    package let byteCount: Int
+
+    package init(name: String, byteCount: Int) throws(HostError) {
+        let number = unsafe chost_memfd_create(name, 1 /* MFD_CLOEXEC */)
+        guard number >= 0 else { throw HostError("cannot create \(byteCount >> 20) MiB of guest memory", errno: .current) }
+        guard ftruncate(number, off_t(byteCount)) == 0 else {
+            let error = Errno.current
+            close(number)
+            throw HostError("cannot size \(byteCount >> 20) MiB of memory", errno: error, advice: "use a smaller --memory")
+        }
+        descriptor = FileDescriptor(owning: number)
+        self.byteCount = byteCount
+    }
+}
+
+/// A range of this process's address space: reserved when made, unmapped when
+/// gone. Parts of it get backing by `map`.
+@safe package struct AddressRange: ~Copyable, @unchecked Sendable {
+    package let base: UnsafeMutableRawPointer
+    package let byteCount: Int
+
+    /// Reserves addresses with nothing behind them: any access faults.
+    package init(reserving byteCount: Int) throws(HostError) {
+        let address = unsafe mmap(nil, byteCount, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let address = unsafe address, unsafe address != MAP_FAILED else {
+            throw HostError("cannot reserve \(byteCount >> 20) MiB of address space", errno: .current, advice: "raise `ulimit -v`")
+        }
+        unsafe base = address
+        self.byteCount = byteCount
+    }
+
+    deinit { unsafe munmap(base, byteCount) }
+
+    /// Puts `count` bytes of `file` from `fileOffset` at `offset` of the range.
+    package func map(
+        _ file: borrowing MemoryFile, fileOffset: Int, at offset: Int, count: Int
+    ) throws(HostError) {
+        precondition(offset >= 0 && count <= byteCount - offset)
+        let result = unsafe mmap(
+            base + offset, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.descriptor.rawValue, off_t(fileOffset))
+        guard unsafe result != MAP_FAILED else { throw HostError("cannot map \(count >> 20) MiB", errno: .current) }
+    }
+}
+//:

@@ -1,0 +1,135 @@
+package import GuestMemory
+internal import CHost
+package import Synchronization
+
+//S:020 The Switcher's contract
+//
+// lguest had a Switcher: the few lines that left the Host, became the Guest,
+// and came back with a reason. Ours is a protocol. `run()` runs the vCPU until
+// it needs somebody, and returns with what it needs. An engine knows no
+// device; whoever called `run` does what was asked, answers with `complete`,
+// and calls `run` again:
+//
+//       Launcher                       engine
+//          | run() ---------------------> |   …guest runs…
+//          | <------------ .portRead(0x60, 1 byte)
+//          |  asks the bus                |
+//          | complete(0xfa)               |
+//          | run() ---------------------> |   the same instruction, now with its answer
+//
+// An instruction that asks is not half done while we are away: nothing of it
+// has happened. After `complete` it is run again from its start, and this time
+// finds its answer waiting. So the state at every exit is that of an
+// instruction boundary, and can be looked at, saved or moved.
+
+/// Why `run()` returned. The reads and writes, and the MSRs, want `complete`
+/// (or, for an MSR, `refuse`) before the next `run`.
+package enum VCPUExit: Sendable {
+    case portRead(port: UInt16, bytes: Int)
+    case portWrite(port: UInt16, bytes: Int, value: UInt32)
+    case mmioRead(GuestPhysicalAddress, bytes: Int)
+    case mmioWrite(GuestPhysicalAddress, bytes: Int, value: UInt64)
+    /// An MSR that is not the CPU's own: APIC, deadline timer, paravirtual.
+    case readMSR(UInt32)
+    case writeMSR(UInt32, value: UInt64)
+    /// VMCALL or VMMCALL; registers hold the arguments, RAX takes the result. No `complete` needed.
+    case hypercall
+    /// HLT with interrupts enabled or not: sleep until `VCPURequests` has something.
+    case halt
+    /// The vCPU cannot go on: the reason in words. Only `reset` helps.
+    case shutdown(reason: String)
+    /// Somebody asked by `VCPURequests.Request.stop`.
+    case stopped
+}
+
+/// One virtual CPU on some engine. Only one thread at a time may call it;
+/// other threads talk to it through `requests` alone.
+package protocol VCPU: AnyObject {
+    /// The engine's name, as `--engine` takes it.
+    static var engineName: String { get }
+
+    var requests: VCPURequests { get }
+
+    /// Runs until something needs the Host.
+    func run() -> VCPUExit
+
+    /// Answers the last exit: the value read, anything for a write.
+    func complete(_ value: UInt64)
+
+    /// Answers the last MSR exit with #GP(0).
+    func refuse()
+
+    /// Looks at or changes the architectural state. Not while `run` is under way.
+    func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result
+
+    /// Back to the state after RESET; all that was cached of the Guest is forgotten.
+    func reset()
+
+    /// Registers and the bytes at RIP, for a report of death.
+    func describe() -> String
+}
+
+/// Where the vCPU takes its interrupts from: a local APIC, with a PIC behind it.
+package protocol InterruptController: AnyObject {
+    /// Called on the vCPU's thread when it could take an interrupt and
+    /// `.interrupt` was requested. Takes the highest-priority one into service
+    /// and returns its vector; nil if there is none after all.
+    func acknowledgeInterrupt() -> UInt8?
+
+    /// CR8: the task priority class, 0…15.
+    var taskPriorityClass: UInt8 { get set }
+}
+
+/// The one word through which other threads talk to a running vCPU. Engines
+/// poll it at block boundaries; a vCPU in HLT sleeps on it.
+@safe package final class VCPURequests: @unchecked Sendable {
+    package struct Request: OptionSet, Sendable {
+        package let rawValue: UInt32
+        @inlinable package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+        /// The interrupt controller may have an interrupt.
+        package static let interrupt = Request(rawValue: 1)
+        package static let nonMaskableInterrupt = Request(rawValue: 2)
+        /// `run` is to return `.stopped`.
+        package static let stop = Request(rawValue: 4)
+        /// A code page was written from outside: the engine has invalidations to do.
+        package static let codeWritten = Request(rawValue: 8)
+    }
+
+    /// The word itself, at an address that generated code may hold.
+    package let word: UnsafeMutablePointer<Atomic<UInt32>>
+
+    package init() {
+        unsafe word = .allocate(capacity: 1)
+        unsafe word.initialize(to: Atomic(0))
+    }
+
+    deinit { unsafe word.deallocate() }
+
+    /// Any thread. Wakes the vCPU if it sleeps.
+    package func post(_ request: Request) {
+        // ORDERING: pairs with the acquiring loads in `take` and `wait`: what
+        // was written before posting is seen by the vCPU.
+        let old = unsafe word.pointee.bitwiseOr(request.rawValue, ordering: .sequentiallyConsistent).oldValue
+        if old & request.rawValue != request.rawValue {
+            unsafe _ = chost_futex_wake(UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), 1)
+        }
+    }
+
+    package func clear(_ request: Request) {
+        _ = unsafe word.pointee.bitwiseAnd(~request.rawValue, ordering: .sequentiallyConsistent)
+    }
+
+    /// What is asked for now.
+    @inlinable package var pending: Request { Request(rawValue: unsafe word.pointee.load(ordering: .acquiring)) }
+
+    /// Sleeps until anything of `mask` is asked for.
+    package func wait(for mask: Request) {
+        while true {
+            let value = unsafe word.pointee.load(ordering: .acquiring)
+            if value & mask.rawValue != 0 { return }
+            unsafe _ = chost_futex_wait(UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), value, nil)
+        }
+    }
+}
+//:
