@@ -95,6 +95,11 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
         contains(address, count) ? unsafe base + Int(address.rawValue) : nil
     }
 
+    /// The guest-physical address of a host address inside the range.
+    @inlinable package func guestAddress(ofHost address: UInt) -> GuestPhysicalAddress {
+        unsafe GuestPhysicalAddress(UInt64(address &- UInt(bitPattern: base)))
+    }
+
     @inlinable package func load<T: BitwiseCopyable>(
         at address: GuestPhysicalAddress, as type: T.Type
     ) throws(GuestMemoryError) -> T {

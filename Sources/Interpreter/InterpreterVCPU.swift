@@ -1,0 +1,430 @@
+internal import CZydis
+package import GuestMemory
+internal import Synchronization
+package import VirtualCPU
+package import X86
+
+//S:190 The run loop
+//
+// Here the chain of handlers is started, and here it ends up when a handler
+// returns nil. What may come between two instructions is looked at in one
+// place and in the order of SDM 3A, table 6-2: an answer of the Host's that
+// the last instruction waits for; requests from other threads; single steps;
+// then code.
+
+/// The reference engine: decodes once per page, calls a function per instruction.
+@safe package final class InterpreterVCPU: VCPU {
+    package static let engineName = "interpreter"
+
+    package let requests: VCPURequests
+    let memory: GuestMemory
+    let interruptController: (any InterruptController)?
+    let codeCache: CodeCache
+    let features: CPUFeatures
+    private let decoder = Decoder()
+    private let table = LoweringTable()
+    private var coreStorage: UnsafeMutablePointer<Core>!
+    private var straddling = [Straddler](repeating: Straddler(), count: 64)
+    private let writtenPages = WrittenPages()
+
+    /// Two records for an instruction that is run by itself.
+    private let scratch: UnsafeMutablePointer<Instruction>
+
+    // Cold parts of the core's state.
+    var exit: VCPUExit = .stopped
+    var awaitsAnswer = false
+    var largeMappings = AddressSpan()
+    /// PAE's four registers, loaded by MOV to CR3 (SDM 3A, 4.4.1).
+    var pageDirectoryPointers: InlineArray<4, UInt64> = [0, 0, 0, 0]
+    /// Counted for `make bench`: how many instructions were run one at a time.
+    private(set) var decodedInstructions: UInt64 = 0
+
+    package init(
+        memory: GuestMemory, requests: VCPURequests, interruptController: (any InterruptController)?,
+        features: CPUFeatures = .forThisHost
+    ) {
+        self.memory = memory
+        self.requests = requests
+        self.interruptController = interruptController
+        self.features = features
+        codeCache = unsafe CodeCache(memory: memory, stale: Handlers.stale)
+        unsafe scratch = .allocate(capacity: 2)
+        unsafe coreStorage = .allocate(capacity: 1)
+        unsafe coreStorage.initialize(to: Core(owner: self, requests: requests))
+        let cpu = self.cpu
+        codeCache.onNewCodePage = { cpu.flushTLB() }
+        codeCache.onFlush = { cpu.forgetJumps() }
+        memory.observeCodeWrites { [writtenPages, requests] page in
+            writtenPages.add(page)
+            requests.post(.codeWritten)
+        }
+        cpu.modeChanged()
+    }
+
+    deinit {
+        unsafe coreStorage.deinitialize(count: 1)
+        unsafe coreStorage.deallocate()
+        unsafe scratch.deallocate()
+    }
+
+    var cpu: CPU { unsafe CPU(UnsafeMutableRawPointer(coreStorage)) }
+
+    // MARK: VCPU
+
+    package func complete(_ value: UInt64) {
+        let cpu = self.cpu
+        precondition(awaitsAnswer, "an answer without a question")
+        awaitsAnswer = false
+        precondition(cpu.core.answerCount < cpu.core.answers.count)
+        cpu.core.answers[cpu.core.answerCount] = value
+        cpu.core.answerCount += 1
+    }
+
+    package func refuse() {
+        precondition(awaitsAnswer, "a refusal without a question")
+        awaitsAnswer = false
+        cpu.core.refused = true
+    }
+
+    package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result {
+        let cpu = self.cpu
+        cpu.state.rflags = cpu.rflags
+        let result = body(&cpu.state)
+        cpu.setArithmeticFlags(cpu.state.rflags)
+        cpu.loadPageDirectoryPointersUnchecked()
+        cpu.modeChanged()
+        cpu.flushTLB()
+        return result
+    }
+
+    package func reset() {
+        let cpu = self.cpu
+        cpu.state = VCPUState()
+        cpu.setArithmeticFlags(0)
+        cpu.core.event = .lookup
+        cpu.core.shadow = false
+        cpu.core.nmiBlocked = false
+        cpu.core.pendingDebug = 0
+        cpu.core.refused = false
+        cpu.forgetAnswers()
+        awaitsAnswer = false
+        codeCache.flush()
+        cpu.modeChanged()
+        cpu.flushTLB()
+    }
+
+    package func run() -> VCPUExit {
+        precondition(!awaitsAnswer, "the last exit wants an answer first")
+        let cpu = self.cpu
+        while true {
+            if cpu.core.answerCount > 0 || cpu.core.refused {
+                // The instruction that asked, again, with what it was told.
+                step(cpu)
+                if cpu.core.event == .exit && awaitsAnswer { cpu.core.answerNext = 0 } else { cpu.forgetAnswers() }
+            } else if let exit = takeRequests(cpu) {
+                return exit
+            } else if cpu.core.stepping || cpu.core.shadow {
+                let shadowed = cpu.core.shadow
+                if let exit = cpu.beforeStep() { return exit }
+                if cpu.core.event == .lookup { step(cpu) }
+                if shadowed { cpu.endShadow() }
+                cpu.afterStep()
+            } else {
+                runChain(cpu)
+            }
+            switch cpu.core.event {
+            case .lookup: break
+            case .exit:
+                cpu.core.event = .lookup
+                return exit
+            case .fault:
+                cpu.core.event = .lookup
+                cpu.forgetAnswers()
+                if let reason = cpu.deliverFault() { return .shutdown(reason: reason) }
+            }
+        }
+    }
+
+    /// Requests of other threads; an interrupt is delivered here.
+    private func takeRequests(_ cpu: CPU) -> VCPUExit? {
+        let pending = requests.pending
+        if pending.rawValue & cpu.core.pollMask == 0 { return nil }
+        if pending.contains(.stop) {
+            requests.clear(.stop)
+            return .stopped
+        }
+        if pending.contains(.codeWritten) {
+            requests.clear(.codeWritten)
+            for page in writtenPages.take() { codeCache.invalidate(page: page) }
+            cpu.flushTLB()
+        }
+        if cpu.core.shadow { return nil }
+        if pending.contains(.nonMaskableInterrupt) && !cpu.core.nmiBlocked {
+            requests.clear(.nonMaskableInterrupt)
+            cpu.core.nmiBlocked = true
+            if let reason = cpu.deliverInterrupt(Vector.nonMaskable) { return .shutdown(reason: reason) }
+            cpu.modeChanged()
+        } else if pending.contains(.interrupt) && cpu.state.rflags & RFlags.interrupt != 0 {
+            guard let controller = interruptController else {
+                requests.clear(.interrupt)
+                return nil
+            }
+            if let vector = controller.acknowledgeInterrupt() {
+                if let reason = cpu.deliverInterrupt(vector) { return .shutdown(reason: reason) }
+            }
+        }
+        return nil
+    }
+
+    private func runChain(_ cpu: CPU) {
+        do throws(Stop) {
+            var record: UnsafeRawPointer? = unsafe try lookup(cpu)
+            let raw = unsafe cpu.raw
+            while let present = unsafe record {
+                unsafe record = present.assumingMemoryBound(to: Instruction.self).pointee.handler(raw, present)
+            }
+        } catch {
+            // RIP is the target already: the fault is that of the fetch.
+        }
+    }
+
+    /// Runs exactly one instruction.
+    private func step(_ cpu: CPU) {
+        do throws(Stop) {
+            let record = unsafe try lookupAlone(cpu)
+            let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
+            if let next = unsafe next {
+                unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
+                cpu.core.event = .lookup
+            }
+        } catch {}
+    }
+
+    // MARK: Code
+
+    private var mode: UInt8 { UInt8(truncatingIfNeeded: cpu.core.modeKey & 3) }
+
+    /// The linear address of RIP; #GP where code may not be.
+    private func linearRIP(_ cpu: CPU) throws(Stop) -> UInt64 {
+        let rip = cpu.state.rip
+        if cpu.core.codeSize == .bits64 {
+            if !isCanonical(rip) { throw cpu.generalProtection() }
+            return rip
+        }
+        let segment = cpu.state.segments[SegmentName.cs]
+        if rip > UInt64(segment.limit) { throw cpu.generalProtection() }
+        return (segment.base &+ rip) & 0xffff_ffff
+    }
+
+    /// The record for RIP, decoded now if need be, and entered in the jump cache.
+    private func lookup(_ cpu: CPU) throws(Stop) -> UnsafeRawPointer {
+        let rip = cpu.state.rip
+        let linear = try linearRIP(cpu)
+        let codePage = rip &- (linear & 0xfff)
+        let physical = try cpu.translateFetch(linear)
+        let key = CodeCache.key(physical, mode)
+        if let record = unsafe try block(cpu, physical, key) {
+            let slot = unsafe cpu.core.jumpCache + JumpCacheEntry.index(rip)
+            unsafe slot.pointee = JumpCacheEntry(
+                rip: rip, key: cpu.core.modeKey, codePage: codePage, record: UnsafeRawPointer(record))
+            cpu[AddressSlot.codePage] = codePage
+            return unsafe UnsafeRawPointer(record)
+        }
+        // The first instruction crosses into the next page.
+        return unsafe try UnsafeRawPointer(straddler(cpu, linear, physical))
+    }
+
+    /// A branch within its page: finds or makes the target's block, and lets
+    /// the branch remember it.
+    func link(_ i: InstructionPointer, to target: UInt64) -> UnsafeRawPointer? {
+        let cpu = self.cpu
+        let generation = cpu.core.codeGeneration
+        cpu.state.rip = target
+        cpu.core.event = .lookup
+        let offset = target &- cpu[AddressSlot.codePage]
+        do throws(Stop) {
+            let linear = try linearRIP(cpu)
+            let physical = try cpu.translateFetch(linear)
+            let key = CodeCache.key(physical, mode)
+            guard let record = unsafe try block(cpu, physical, key) else { return nil }
+            // Where the cache was flushed meanwhile, `i` may be somebody else by now.
+            if cpu.core.codeGeneration == generation && physical & 0xfff == offset {
+                unsafe UnsafeMutablePointer(mutating: i).pointee.link = UnsafeMutableRawPointer(record)
+            }
+            return unsafe UnsafeRawPointer(record)
+        } catch { return nil }
+    }
+
+    private func block(_ cpu: CPU, _ physical: UInt64, _ key: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction>? {
+        if let known = unsafe codeCache.find(key) { return unsafe known }
+        return unsafe try decodeBlock(cpu, physical, key)
+    }
+
+    /// Decodes from `physical` to the end of the block; nil if already the
+    /// first instruction crosses the page's end.
+    private func decodeBlock(_ cpu: CPU, _ physical: UInt64, _ key: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction>? {
+        let pageAddress = GuestPhysicalAddress(physical & ~0xfff)
+        guard let page = unsafe memory.hostPointer(pageAddress, 4096) else { throw noCode(cpu, physical) }
+        let records = unsafe codeCache.reserve()
+        let start = Int(physical & 0xfff)
+        var offset = start
+        var count = 0
+        while count < CodeCache.maximumRecords && offset < 4096 {
+            // One private copy of the bytes: the Guest may change them meanwhile.
+            let available = min(Decoder.maximumLength, 4096 - offset)
+            unsafe copy.update(from: UnsafeRawPointer(page + offset).assumingMemoryBound(to: UInt8.self), count: available)
+            guard let lowering = unsafe try lower(cpu, available, offset: offset) else { break }
+            unsafe (records + count).initialize(to: lowering.record)
+            count += 1
+            offset += Int(lowering.record.length)
+            if lowering.endsBlock { break }
+        }
+        if count == 0 { return nil }
+        decodedInstructions += UInt64(count)
+        unsafe (records + count).initialize(to: endRecord(offset))
+        codeCache.commit(key, count: count + 1, start: start, end: max(offset, start + 1))
+        return unsafe records
+    }
+
+    private func endRecord(_ offset: Int) -> Instruction {
+        var end = unsafe Instruction(Handlers.endOfBlock)
+        end.offset = UInt16(truncatingIfNeeded: offset)
+        return end
+    }
+
+    private func noCode(_ cpu: CPU, _ physical: UInt64) -> Stop {
+        exit = .shutdown(reason: "the guest ran code at \(GuestPhysicalAddress(physical)), where there is no memory")
+        awaitsAnswer = false
+        cpu.core.event = .exit
+        return Stop()
+    }
+
+    private let copy = UnsafeMutablePointer<UInt8>.allocate(capacity: 16)
+
+    /// Lowers the instruction in `copy`; nil if it does not end within `available` bytes.
+    private func lower(_ cpu: CPU, _ available: Int, offset: Int) throws(Stop) -> Lowering? {
+        let size = cpu.core.codeSize
+        do throws(Decoder.Failure) {
+            unsafe try decoder.decode(UnsafeRawBufferPointer(start: copy, count: available), size)
+        } catch {
+            switch error {
+            case .moreBytes where available < Decoder.maximumLength: return nil
+            case .moreBytes, .tooLong: return unsafe failing(size, offset, Handlers.tooLong)
+            case .invalid: return unsafe failing(size, offset, Handlers.undefined)
+            }
+        }
+        var lowering = Lowering(decoder, size, offset: offset)
+        if unsafe features.offers(decoder.instruction.pointee.meta.isa_set) {
+            if let entry = table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
+                unsafe lowering.record.handler = handler
+            } else {
+                unsafe lowering.lowerToThunk(self)
+            }
+        }
+        return lowering
+    }
+
+    /// A record that only faults.
+    private func failing(_ size: CodeSize, _ offset: Int, _ handler: @escaping Handler) -> Lowering {
+        unsafe decoder.instruction.pointee.length = 1
+        var lowering = Lowering(decoder, size, offset: offset)
+        unsafe lowering.record = Instruction(handler)
+        lowering.record.offset = UInt16(truncatingIfNeeded: offset)
+        lowering.record.length = 1
+        lowering.endsBlock = true
+        return lowering
+    }
+
+    /// The instruction at RIP by itself, for running just one.
+    private func lookupAlone(_ cpu: CPU) throws(Stop) -> UnsafeMutablePointer<Instruction> {
+        let linear = try linearRIP(cpu)
+        let physical = try cpu.translateFetch(linear)
+        let available = try fetch(cpu, linear, physical)
+        cpu[AddressSlot.codePage] = cpu.state.rip &- (linear & 0xfff)
+        guard let lowering = unsafe try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
+        unsafe fill(scratch, lowering)
+        return unsafe scratch
+    }
+
+    private func fill(_ records: UnsafeMutablePointer<Instruction>, _ lowering: Lowering) {
+        unsafe records.initialize(to: lowering.record)
+        unsafe records.pointee.spare &= ~(lowering.isBranch ? UInt32.max : 0)
+        unsafe (records + 1).initialize(to: endRecord(Int(lowering.record.offset) + Int(lowering.record.length)))
+    }
+
+    /// Copies up to 15 bytes of code at `linear` into `copy`, from two pages if
+    /// the instruction reaches there.
+    private func fetch(_ cpu: CPU, _ linear: UInt64, _ physical: UInt64) throws(Stop) -> Int {
+        let first = min(Decoder.maximumLength, Int(4096 &- (linear & 0xfff)))
+        guard let bytes = unsafe memory.hostPointer(GuestPhysicalAddress(physical), first) else { throw noCode(cpu, physical) }
+        unsafe copy.update(from: bytes.assumingMemoryBound(to: UInt8.self), count: first)
+        if first == Decoder.maximumLength { return first }
+        // Does it need the second page? Only then may that page fault.
+        do throws(Decoder.Failure) {
+            unsafe try decoder.decode(UnsafeRawBufferPointer(start: copy, count: first), cpu.core.codeSize)
+            return first
+        } catch {
+            if error != .moreBytes { return first }
+        }
+        let next = cpu.wrap(linear &+ UInt64(first))
+        let second = try cpu.translateFetch(next)
+        let rest = Decoder.maximumLength - first
+        guard let more = unsafe memory.hostPointer(GuestPhysicalAddress(second), rest) else { throw noCode(cpu, second) }
+        unsafe (copy + first).update(from: more.assumingMemoryBound(to: UInt8.self), count: rest)
+        return Decoder.maximumLength
+    }
+
+    /// An instruction in two pages belongs to no block. It is kept by its bytes,
+    /// which are fetched and compared every time.
+    private struct Straddler {
+        var key = UInt64.max
+        var bytes: SIMD16<UInt8> = .zero
+        var records: UnsafeMutablePointer<Instruction>?
+    }
+
+    private func straddler(_ cpu: CPU, _ linear: UInt64, _ physical: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction> {
+        cpu[AddressSlot.codePage] = cpu.state.rip &- (linear & 0xfff)
+        unsafe copy[15] = 0
+        let available = try fetch(cpu, linear, physical)
+        let bytes = unsafe UnsafeRawPointer(copy).loadUnaligned(as: SIMD16<UInt8>.self)
+        let index = Int(truncatingIfNeeded: (linear >> 12) & 63)
+        let key = linear &<< 2 | UInt64(mode)
+        if unsafe straddling[index].key == key, unsafe straddling[index].bytes == bytes, let records = unsafe straddling[index].records {
+            return unsafe records
+        }
+        guard let lowering = unsafe try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
+        let records = unsafe straddling[index].records ?? .allocate(capacity: 2)
+        unsafe fill(records, lowering)
+        unsafe straddling[index] = Straddler(key: key, bytes: bytes, records: records)
+        return unsafe records
+    }
+
+    // MARK: Watchpoints
+
+    func isWatched(page address: UInt64) -> Bool { cpu.isWatched(page: address) }
+    func noteWatched(_ address: UInt64, _ count: Int, write: Bool) { cpu.noteWatched(address, count, write: write) }
+
+    package func describe() -> String { cpu.describe() }
+}
+//:
+
+/// Pages of code that other threads wrote to.
+private final class WrittenPages: Sendable {
+    private let pages = Mutex<[UInt64]>([])
+    func add(_ page: UInt64) { pages.withLock { $0.append(page) } }
+    func take() -> [UInt64] {
+        pages.withLock { pages in
+            let taken = pages
+            pages.removeAll()
+            return taken
+        }
+    }
+}
+
+extension Lowering {
+    var isBranch: Bool { record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
+}
+
+extension Handlers {
+    static let tooLong: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in throw cpu.generalProtection() } }
+}

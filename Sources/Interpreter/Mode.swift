@@ -1,0 +1,58 @@
+internal import VirtualCPU
+internal import X86
+
+extension CPU {
+    /// Brings what is derived from the state back in step with it: to be
+    /// called after any change of CR0, CR4, EFER, XCR0, RFLAGS, CS or SS.
+    func modeChanged() {
+        let cs = state.segments[SegmentName.cs]
+        let protected = state.cr0 & CR0.protectedMode != 0
+        let virtual8086 = protected && state.rflags & RFlags.virtual8086 != 0
+        let longActive = state.efer & EFER.longModeActive != 0
+        core.privilege = !protected ? 0 : virtual8086 ? 3 : UInt8(state.segments[SegmentName.ss].privilegeLevel)
+        core.codeSize = longActive && cs.isLong ? .bits64 : cs.isDefaultBig ? .bits32 : .bits16
+        let bits = UInt64(core.codeSize.rawValue) | (core.privilege == 3 ? 8 : 0)
+        core.modeKey = core.codeGeneration &<< 8 | bits
+        for segment in 0..<6 {
+            self[AddressSlot.segmentBases + segment] =
+                core.codeSize == .bits64 && segment < SegmentName.fs ? 0 : state.segments[segment].base
+        }
+        self[AddressSlot.zero] = 0
+        selectTLB()
+        interruptsChanged()
+    }
+
+    /// The TLB set for the present privilege and AC.
+    func selectTLB() {
+        let set: Int
+        if core.watching || core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0 {
+            set = TLBEntry.never
+        } else if core.privilege == 3 {
+            set = TLBEntry.user
+        } else if state.cr4 & CR4.smap != 0 && state.rflags & RFlags.alignmentCheck == 0 {
+            set = TLBEntry.supervisor
+        } else {
+            set = TLBEntry.supervisorOpen
+        }
+        unsafe core.tlb = core.tlbSets + set * TLBEntry.setSize
+    }
+
+    /// IF, TF, the shadow or NMI blocking changed.
+    func interruptsChanged() {
+        var mask = VCPURequests.Request([.stop, .codeWritten])
+        if state.rflags & RFlags.interrupt != 0 { mask.insert(.interrupt) }
+        if !core.nmiBlocked { mask.insert(.nonMaskableInterrupt) }
+        core.pollMask = mask.rawValue
+        core.stepping = state.rflags & RFlags.trap != 0 || state.dr[7] & 0xff != 0 && hasInstructionBreakpoint
+    }
+
+    private var hasInstructionBreakpoint: Bool {
+        (0..<4).contains { state.dr[7] & (3 &<< UInt64($0 * 2)) != 0 && state.dr[7] >> UInt64(16 + $0 * 4) & 3 == 0 }
+    }
+
+    /// The instruction after STI or MOV SS is done.
+    func endShadow() {
+        core.shadow = false
+        interruptsChanged()
+    }
+}
