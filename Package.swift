@@ -48,7 +48,7 @@ let package = Package(
         .target(name: "CHost"),
         room("HostInterface", ["CHost"]),
         room("GuestMemory", ["HostInterface"]),
-        room("X86", ["CZydis", "GuestMemory"]),
+        room("X86", ["CZydis", "CHost", "GuestMemory"]),
         room("VirtualCPU", ["X86", "GuestMemory", "CHost"]),
         room("Interpreter", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
         room("Platform", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
@@ -62,6 +62,8 @@ let package = Package(
             name: "roost",
             dependencies: ["Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: settings),
+
+        tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
     ]
 )
 //:

@@ -320,6 +320,8 @@ package import X86
             } else {
                 unsafe lowering.lowerToThunk(self)
             }
+        } else if lowering.isReservedNop {
+            unsafe lowering.record.handler = Handlers.nop
         }
         return lowering
     }
@@ -422,6 +424,13 @@ private final class WrittenPages: Sendable {
 }
 
 extension Lowering {
+    /// 0F 0D and 0F 18…1F: where the feature that gave them a meaning is not
+    /// there (ENDBR64, BND…, CLDEMOTE), they do nothing.
+    var isReservedNop: Bool {
+        unsafe d.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && d.pointee.opcode_map == ZYDIS_OPCODE_MAP_0F
+            && (d.pointee.opcode == 0x0d || d.pointee.opcode >= 0x18 && d.pointee.opcode <= 0x1f)
+    }
+
     var isBranch: Bool { record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
 }
 

@@ -1,9 +1,176 @@
+internal import CHost
 package import CZydis
+
+//S:060 What the Guest is told it runs on
+//
+// CPUID is a promise. The rule is: show what works, hide what does not. As
+// vector and other rare instructions are run by the Host's own CPU, what
+// works depends on the Host; what the engine does by itself (paging, system
+// instructions, timers) it does everywhere. So the leaves below start from
+// the Host's and are cut down to `visible`, then get what is ours.
 
 /// What the Guest's CPUID offers, and so which instructions exist.
 package struct CPUFeatures: Sendable {
     package static let forThisHost = CPUFeatures()
 
+    /// The instruction sets that the Guest has.
+    package let sets: ISAFeatures
+    /// By `ZydisISASet`: offered.
+    private let offered: [Bool]
+    private let host: HostLeaves
+
+    private init() {
+        host = HostLeaves()
+        let sets = ISAFeatures(
+            leaf1ECX: host.leaf1.ecx, leaf7EBX: host.leaf7.ebx, extendedECX: host.extended1.ecx, xcr0: host.xcr0)
+        self.sets = sets
+        offered = (0...Int(ZYDIS_ISA_SET_MAX_VALUE.rawValue)).map { raw in
+            guard let needed = ISAFeatures.required(by: ZydisISASet(rawValue: UInt32(raw))) else { return false }
+            return sets.isSuperset(of: needed)
+        }
+    }
+
     /// Whether instructions of this set may be used; others are invalid opcodes.
-    package func offers(_ set: ZydisISASet) -> Bool { true }
+    package func offers(_ set: ZydisISASet) -> Bool { offered[Int(set.rawValue)] }
+
+    /// XCR0 bits that the Guest may set: x87, SSE, and AVX where it is.
+    package var xcr0Mask: UInt64 { sets.contains(.avx) ? 7 : 3 }
+
+    /// Bits of CR4 that may be set; others are reserved.
+    package var cr4Mask: UInt64 {
+        CR4.timeStampDisable | CR4.debuggingExtensions | CR4.pageSizeExtensions | CR4.physicalAddressExtension
+            | CR4.machineCheck | CR4.globalPages | CR4.performanceCounters | CR4.osFXSR | CR4.osXMMExceptions | CR4.umip
+            | CR4.fsGSBase | CR4.pcid | CR4.osXSave | CR4.smep | CR4.smap
+            | CR4.virtual8086Extensions | CR4.protectedModeVirtualInterrupts
+    }
+
+    /// IA32_ARCH_CAPABILITIES: there is no speculation here that a Guest would
+    /// have to guard against, so it need not pay for guards. RDCL_NO, IBRS_ALL,
+    /// SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO,
+    /// FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+    package static let archCapabilities: UInt64 =
+        1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24
+        | 1 << 26 | 1 << 27 | 1 << 62
+
+    package struct Leaf: Sendable, Equatable {
+        package var eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0, edx: UInt32 = 0
+    }
+
+    /// Bus clock of the local APIC's timer, and crystal of leaf 0x15.
+    package static let crystalFrequency: UInt64 = 1_000_000_000
+
+    private static func bits(_ numbers: Int...) -> UInt32 { numbers.reduce(0) { $0 | 1 << UInt32($1) } }
+
+    /// CPUID with this leaf in EAX and subleaf in ECX (SDM 2A, "CPUID").
+    ///
+    /// - Parameters:
+    ///   - state: of the vCPU that asks: OSXSAVE and the XSAVE area's size depend on it.
+    ///   - tscFrequency: in Hz.
+    package func leaf(
+        _ leaf: UInt32, _ subleaf: UInt32, cr4: UInt64, xcr0: UInt64, apicID: UInt32 = 0, tscFrequency: UInt64
+    ) -> Leaf {
+        switch leaf {
+        case 0: return Leaf(eax: 0x16, ebx: host.leaf0.ebx, ecx: host.leaf0.ecx, edx: host.leaf0.edx)
+        case 1:
+            var result = host.leaf1
+            result.ebx = apicID << 24 | 1 << 16 | 8 << 8
+            // SSE3, PCLMULQDQ, SSSE3, FMA, CX16, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND:
+            // the Host's; PCID, x2APIC, TSC deadline, hypervisor: ours.
+            result.ecx &= Self.bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 30)
+            if sets.contains(.fma) { result.ecx |= Self.bits(12) }
+            if sets.contains(.avx) { result.ecx |= Self.bits(28) }
+            if sets.contains(.f16c) { result.ecx |= Self.bits(29) }
+            result.ecx |= Self.bits(17, 21, 24, 26, 31)
+            if cr4 & CR4.osXSave != 0 { result.ecx |= Self.bits(27) }
+            result.edx = Self.bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27)
+            return result
+        case 4 where host.isIntel:
+            var result = HostLeaves.query(4, subleaf)
+            result.eax &= 0x3ff  // one thread, one core
+            return result
+        case 6: return Leaf(eax: Self.bits(2))  // ARAT: the APIC timer never stops
+        case 7 where subleaf == 0:
+            var result = Leaf(ebx: host.leaf7.ebx & Self.bits(3, 5, 8, 18, 19, 29))
+            if !sets.contains(.avx2) { result.ebx &= ~Self.bits(5) }
+            // FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP, CLFLUSHOPT.
+            result.ebx |= Self.bits(0, 1, 7, 9, 10, 20, 23)
+            // UMIP, RDPID.
+            result.ecx = Self.bits(2, 22)
+            // FSRM, SPEC_CTRL, ARCH_CAPABILITIES.
+            result.edx = Self.bits(4, 26, 29)
+            return result
+        case 0xb:
+            // One thread, one core: level 0 SMT, level 1 core (SDM 2A, leaf 0BH).
+            switch subleaf {
+            case 0: return Leaf(eax: 0, ebx: 1, ecx: 0x100, edx: apicID)
+            case 1: return Leaf(eax: 0, ebx: 1, ecx: 0x201, edx: apicID)
+            default: return Leaf(ecx: subleaf & 0xff, edx: apicID)
+            }
+        case 0xd:
+            switch subleaf {
+            case 0:
+                return Leaf(
+                    eax: UInt32(xcr0Mask), ebx: xcr0 & 4 != 0 ? 832 : 576, ecx: xcr0Mask & 4 != 0 ? 832 : 576)
+            case 1: return Leaf(eax: Self.bits(0, 2), ebx: xcr0 & 4 != 0 ? 832 : 576)  // XSAVEOPT, XGETBV of XINUSE
+            case 2 where xcr0Mask & 4 != 0: return Leaf(eax: 256, ebx: 576)
+            default: return Leaf()
+            }
+        case 0x15:
+            return Leaf(
+                eax: UInt32(Self.crystalFrequency / 1000), ebx: UInt32(truncatingIfNeeded: tscFrequency / 1000),
+                ecx: UInt32(Self.crystalFrequency))
+        case 0x16:
+            let megahertz = UInt32(truncatingIfNeeded: tscFrequency / 1_000_000)
+            return Leaf(eax: megahertz, ebx: megahertz, ecx: 100)
+        case 0x4000_0000:
+            // "KVMKVMKVM": the paravirtual interface that Linux guests know (Documentation/virt/kvm/x86/cpuid.rst).
+            return Leaf(eax: 0x4000_0010, ebx: 0x4b4d_564b, ecx: 0x564b_4d56, edx: 0x4d)
+        case 0x4000_0001:
+            // CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE.
+            return Leaf(eax: Self.bits(0, 1, 3, 24))
+        case 0x4000_0010:
+            return Leaf(
+                eax: UInt32(truncatingIfNeeded: tscFrequency / 1000), ebx: UInt32(Self.crystalFrequency / 1000))
+        case 0x8000_0000: return Leaf(eax: 0x8000_0008, ebx: host.isIntel ? 0 : host.leaf0.ebx, ecx: host.isIntel ? 0 : host.leaf0.ecx, edx: host.isIntel ? 0 : host.leaf0.edx)
+        case 0x8000_0001:
+            // LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1 GiB pages, RDTSCP, LM. On AMD EDX repeats leaf 1's.
+            var result = Leaf(eax: host.isIntel ? 0 : host.extended1.eax)
+            result.ecx = host.extended1.ecx & Self.bits(0, 5) | Self.bits(8)
+            result.edx = Self.bits(11, 20, 26, 27, 29)
+            if !host.isIntel {
+                result.edx |= Self.bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 23, 24)
+            }
+            return result
+        case 0x8000_0002...0x8000_0004: return HostLeaves.query(leaf, 0)
+        case 0x8000_0005 where !host.isIntel, 0x8000_0006: return HostLeaves.query(leaf, 0)
+        case 0x8000_0007: return Leaf(edx: Self.bits(8))  // invariant TSC
+        case 0x8000_0008: return Leaf(eax: UInt32(PhysicalAddress.bits) | 48 << 8)
+        default: return Leaf()
+        }
+    }
 }
+
+/// The leaves of the Host that ours are cut from.
+private struct HostLeaves {
+    let leaf0, leaf1, leaf7, extended1: CPUFeatures.Leaf
+    let xcr0: UInt64
+    /// GenuineIntel; the other vendor's rules are followed for all others.
+    let isIntel: Bool
+
+    init() {
+        leaf0 = Self.query(0, 0)
+        leaf1 = Self.query(1, 0)
+        leaf7 = leaf0.eax >= 7 ? Self.query(7, 0) : CPUFeatures.Leaf()
+        extended1 = Self.query(0x8000_0001, 0)
+        xcr0 = leaf1.ecx >> 27 & 1 != 0 ? chost_xgetbv(0) : 0
+        isIntel = leaf0.ebx == 0x756e_6547
+    }
+
+    static func query(_ leaf: UInt32, _ subleaf: UInt32) -> CPUFeatures.Leaf {
+        var registers: InlineArray<4, UInt32> = [0, 0, 0, 0]
+        var span = registers.mutableSpan
+        unsafe span.withUnsafeMutableBufferPointer { unsafe chost_cpuid(leaf, subleaf, $0.baseAddress) }
+        return CPUFeatures.Leaf(eax: registers[0], ebx: registers[1], ecx: registers[2], edx: registers[3])
+    }
+}
+//:
