@@ -62,6 +62,8 @@ let package = Package(
             name: "roost",
             dependencies: ["Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: settings),
+
+        tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CZydis"]),
     ]
 )
 //:
