@@ -77,6 +77,8 @@ struct Reencoding {
                 (wide, r, b) = (rex.W != 0, rex.R, rex.B)
             }
         }
+        // 82 is a second 80, gone from 64-bit mode.
+        if map == 0, !isVEX, opcode == 0x82 { opcode = 0x80 }
         var reg = modrm.reg | r << 3
         var rm = modrm.rm | b << 3
         var mod: UInt8 = 3
@@ -187,7 +189,9 @@ struct Reencoding {
         }
         if form.usesXMM || form.usesYMM || form.usesMMX || form.usesX87 { return false }
         guard unsafe instruction.pointee.operand_count_visible > 0 else {
-            return unsafe instruction.pointee.operand_width == 16
+            // CBW and CWD. Nothing else without operands cares, and EMMS with 66 is no instruction.
+            return unsafe instruction.pointee.mnemonic == ZYDIS_MNEMONIC_CBW
+                || instruction.pointee.mnemonic == ZYDIS_MNEMONIC_CWD
         }
         if unsafe instruction.pointee.mnemonic == ZYDIS_MNEMONIC_CRC32 { return unsafe operands[1].size == 16 }
         return unsafe operands[0].size == 16
