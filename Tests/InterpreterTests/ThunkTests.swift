@@ -163,7 +163,8 @@ import X86
         #expect(bench.mxcsr == (0x1f80 & ~(1 << 7)) | 0x24)
         // A tiny but exact result underflows only when unmasked.
         let multiply: [UInt8] = [0xf2, 0x0f, 0x59, 0xc1]
-        (bench[vector: 0, word: 0], bench[vector: 1, word: 0]) = (Double.leastNormalMagnitude.bitPattern, (0.5).bitPattern)
+        bench[vector: 0, word: 0] = Double.leastNormalMagnitude.bitPattern
+        bench[vector: 1, word: 0] = (0.5).bitPattern
         bench.mxcsr = 0x1f80
         #expect(bench.run(multiply) == true && bench.mxcsr == 0x1f80)
         bench[vector: 0, word: 0] = Double.leastNormalMagnitude.bitPattern

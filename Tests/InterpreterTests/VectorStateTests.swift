@@ -19,7 +19,9 @@ private struct SmallMemory: VectorMemory {
     func probeStore(_ offset: UInt64, bytes count: Int) -> Bool { range(offset, count) != nil }
     mutating func store(_ offset: UInt64, _ value: UInt64, bytes count: Int) -> Bool {
         guard let range = range(offset, count) else { return false }
-        for (index, place) in range.enumerated() { bytes[place] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index)) }
+        for (index, place) in range.enumerated() {
+            bytes[place] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
+        }
         return true
     }
 }
@@ -85,7 +87,7 @@ private struct SmallMemory: VectorMemory {
         var area = [UInt8](repeating: 0, count: 832)
         unsafe bench.state.pointee.xcr0 = 7
         bench.run([0xd9, 0xe8])  // fld1
-        for register in 0..<16 { for word in 0..<4 { bench[vector: register, word: word] = UInt64(register * 4 + word + 1) } }
+        for word in 0..<64 { bench[vector: word / 4, word: word % 4] = UInt64(word + 1) }
         bench.mxcsr = 0x1fa0
         #expect(ExtendedState.areaBytes(7) == area.count)
         unsafe area.withUnsafeMutableBytes {

@@ -103,8 +103,10 @@ extension Thunk {
         let number: UInt32
         let register = first.reg.value.rawValue
         switch register {
-        case ZYDIS_REGISTER_XMM0.rawValue...ZYDIS_REGISTER_XMM15.rawValue: number = register - ZYDIS_REGISTER_XMM0.rawValue
-        case ZYDIS_REGISTER_YMM0.rawValue...ZYDIS_REGISTER_YMM15.rawValue: number = register - ZYDIS_REGISTER_YMM0.rawValue
+        case ZYDIS_REGISTER_XMM0.rawValue...ZYDIS_REGISTER_XMM15.rawValue:
+            number = register - ZYDIS_REGISTER_XMM0.rawValue
+        case ZYDIS_REGISTER_YMM0.rawValue...ZYDIS_REGISTER_YMM15.rawValue:
+            number = register - ZYDIS_REGISTER_YMM0.rawValue
         default: return none
         }
         // Of a scalar instruction some operand has one element only.
