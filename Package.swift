@@ -63,7 +63,7 @@ let package = Package(
             dependencies: ["Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: settings),
 
-        tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
     ]
 )
 //:

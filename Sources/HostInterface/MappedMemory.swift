@@ -56,4 +56,38 @@ package struct MemoryFile: ~Copyable, Sendable {
         guard unsafe result != MAP_FAILED else { throw HostError("cannot map \(count >> 20) MiB", errno: .current) }
     }
 }
+
+/// An anonymous file mapped twice: once to be written, once to be run. No
+/// address is ever both writable and executable, so a stray store cannot
+/// become a program. Unmapped when gone.
+@safe package struct ExecutableMemory: ~Copyable, @unchecked Sendable {
+    /// The side to write to.
+    package let writable: UnsafeMutableRawPointer
+    /// The side to call.
+    package let executable: UnsafeRawPointer
+    package let byteCount: Int
+
+    package init(byteCount: Int) throws(HostError) {
+        let file = try MemoryFile(name: "roost-code", byteCount: byteCount)
+        let number = file.descriptor.rawValue
+        let writing = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, number, 0)
+        guard let writing = unsafe writing, unsafe writing != MAP_FAILED else {
+            throw HostError("cannot map \(byteCount >> 20) MiB for generated code", errno: .current)
+        }
+        let running = unsafe mmap(nil, byteCount, PROT_READ | PROT_EXEC, MAP_SHARED, number, 0)
+        guard let running = unsafe running, unsafe running != MAP_FAILED else {
+            let error = Errno.current
+            unsafe munmap(writing, byteCount)
+            throw HostError("cannot map generated code executable", errno: error, advice: "is memfd mounted noexec here?")
+        }
+        unsafe writable = writing
+        unsafe executable = UnsafeRawPointer(running)
+        self.byteCount = byteCount
+    }
+
+    deinit {
+        unsafe munmap(writable, byteCount)
+        unsafe munmap(UnsafeMutableRawPointer(mutating: executable), byteCount)
+    }
+}
 //:

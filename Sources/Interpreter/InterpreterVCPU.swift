@@ -21,6 +21,7 @@ package import X86
     let interruptController: (any InterruptController)?
     let codeCache: CodeCache
     let features: CPUFeatures
+    private let native = NativePool()
     private let decoder = Decoder()
     private let table = LoweringTable()
     private var coreStorage: UnsafeMutablePointer<Core>!
@@ -219,6 +220,11 @@ package import X86
     /// The record for RIP, decoded now if need be, and entered in the jump cache.
     private func lookup(_ cpu: CPU) throws(Stop) -> UnsafeRawPointer {
         let rip = cpu.state.rip
+        if native.isCrowded {
+            codeCache.flush()
+            unsafe straddling = straddling.map { unsafe Straddler(records: $0.records) }
+            native.removeAll()
+        }
         let linear = try linearRIP(cpu)
         let codePage = rip &- (linear & 0xfff)
         let physical = try cpu.translateFetch(linear)
@@ -318,7 +324,7 @@ package import X86
             if let entry = table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
                 unsafe lowering.record.handler = handler
             } else {
-                unsafe lowering.lowerToThunk(self)
+                unsafe lowering.lowerToThunk(native, bytes: copy)
             }
         } else if lowering.isReservedNop {
             unsafe lowering.record.handler = Handlers.nop

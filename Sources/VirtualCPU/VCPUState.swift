@@ -13,6 +13,15 @@ package import X86
     /// rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8…r15; then what an address
     /// may be made from besides: see `AddressSlot`.
     package var gpr = InlineArray<24, UInt64>(repeating: 0)
+    /// YMM0…YMM15, 32 bytes each: XMM in the lower half.
+    package var ymm = InlineArray<64, UInt64>(repeating: 0)
+    /// x87 and MMX as FXSAVE64 writes them: bytes 0…159 count. The rest is the
+    /// thunks' rubbish. At a multiple of 16, as that instruction demands.
+    package var x87 = InlineArray<64, UInt64>(repeating: 0)
+    /// Is here to make the whole struct, and with it `x87`, aligned to 16 bytes.
+    package var alignment = SIMD2<UInt64>()
+    package var mxcsr: UInt32 = 0x1f80
+
     package var rip: UInt64 = 0xfff0
     /// All of RFLAGS; while an engine runs, it may keep the arithmetic six elsewhere.
     package var rflags: UInt64 = RFlags.alwaysOne
@@ -51,12 +60,6 @@ package import X86
     package var miscEnable: UInt64 = 1
     package var mtrrDefaultType: UInt64 = 0xc06
     package var speculationControl: UInt64 = 0
-
-    package var mxcsr: UInt32 = 0x1f80
-    /// YMM0…YMM15, 32 bytes each: XMM in the lower half.
-    package var ymm = InlineArray<64, UInt64>(repeating: 0)
-    /// x87 and MMX as FXSAVE64 writes them: bytes 0…159 count.
-    package var x87 = InlineArray<64, UInt64>(repeating: 0)
 
     /// A CPU after RESET (SDM 3A, table 9-1).
     package init() {

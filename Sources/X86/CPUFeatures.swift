@@ -25,8 +25,7 @@ package struct CPUFeatures: Sendable {
             leaf1ECX: host.leaf1.ecx, leaf7EBX: host.leaf7.ebx, extendedECX: host.extended1.ecx, xcr0: host.xcr0)
         self.sets = sets
         offered = (0...Int(ZYDIS_ISA_SET_MAX_VALUE.rawValue)).map { raw in
-            guard let needed = ISAFeatures.required(by: ZydisISASet(rawValue: UInt32(raw))) else { return false }
-            return sets.isSuperset(of: needed)
+            sets.include(ZydisISASet(rawValue: UInt32(raw)))
         }
     }
 

@@ -55,7 +55,9 @@ package struct ISAFeatures: OptionSet, Hashable, Sendable {
     /// `emulated` ones added. AVX counts only where the host's kernel saves it.
     package init(leaf1ECX: UInt32, leaf7EBX: UInt32, extendedECX: UInt32, xcr0: UInt64) {
         var found = ISAFeatures.emulated
-        func add(_ feature: ISAFeatures, _ word: UInt32, _ bit: Int) { if word >> bit & 1 != 0 { found.insert(feature) } }
+        func add(_ feature: ISAFeatures, _ word: UInt32, _ bit: Int) {
+            if word >> bit & 1 != 0 { found.insert(feature) }
+        }
         add(.sse3, leaf1ECX, 0)
         add(.pclmulqdq, leaf1ECX, 1)
         add(.ssse3, leaf1ECX, 9)

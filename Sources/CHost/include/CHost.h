@@ -26,6 +26,9 @@ static inline uint64_t chost_xgetbv(uint32_t index) {
     return (uint64_t)high << 32 | low;
 }
 
+static inline uint32_t chost_mxcsr(void) { return __builtin_ia32_stmxcsr(); }
+static inline void chost_set_mxcsr(uint32_t value) { __builtin_ia32_ldmxcsr(value); }
+
 static inline int chost_errno(void) { return errno; }
 
 /* open(2) with its optional mode. */

@@ -8,6 +8,7 @@ extension LoweringTable {
         addModelSpecific()
         addPrivileged()
         addDescriptorQueries()
+        addExtendedState()
         self[ZYDIS_MNEMONIC_VMCALL] = { _ in unsafe Handlers.hypercall }
         self[ZYDIS_MNEMONIC_VMMCALL] = { _ in unsafe Handlers.hypercall }
     }
@@ -52,9 +53,4 @@ extension CPU {
 
     func isWatched(page address: UInt64) -> Bool { false }
     func noteWatched(_ address: UInt64, _ count: Int, write: Bool) {}
-}
-
-extension Lowering {
-    /// What the tables do not know: to the real CPU.
-    mutating func lowerToThunk(_ owner: InterpreterVCPU) {}
 }

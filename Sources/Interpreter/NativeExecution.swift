@@ -1,0 +1,341 @@
+internal import CZydis
+internal import VirtualCPU
+internal import X86
+
+// Where the interpreter meets the thunks: which records call one, how the
+// operand is found, and what is done when it lies in two pages or in none.
+
+extension Instruction.Options {
+    /// The thunk reads or writes arithmetic flags.
+    static let touchesFlags = Instruction.Options(rawValue: 2048)
+}
+
+/// `Thunk` and `VectorAccess` values at lasting addresses, for `Instruction.link`.
+@safe final class NativePool {
+    private struct Key: Hashable {
+        let entry: UInt
+        let opcode: UInt16
+        let alignment: UInt8
+    }
+    let cache: ThunkCache
+    private var thunks: [Key: UnsafeMutablePointer<Thunk>] = [:]
+    private var accesses: [UnsafeMutablePointer<VectorAccess>] = []
+
+    init() {
+        do { cache = try ThunkCache() } catch { preconditionFailure("no executable memory for thunks: \(error)") }
+    }
+
+    deinit { release() }
+
+    func keep(_ thunk: Thunk) -> UnsafeMutablePointer<Thunk> {
+        let key = unsafe Key(entry: UInt(bitPattern: thunk.entry), opcode: thunk.fpuOpcode, alignment: thunk.alignment)
+        if let known = unsafe thunks[key] { return unsafe known }
+        let pointer = UnsafeMutablePointer<Thunk>.allocate(capacity: 1)
+        unsafe pointer.initialize(to: thunk)
+        unsafe thunks[key] = pointer
+        return unsafe pointer
+    }
+
+    func keep(_ access: VectorAccess) -> UnsafeMutablePointer<VectorAccess> {
+        let pointer = UnsafeMutablePointer<VectorAccess>.allocate(capacity: 1)
+        unsafe pointer.initialize(to: access)
+        unsafe accesses.append(pointer)
+        return unsafe pointer
+    }
+
+    /// So much that it is better to begin anew; no record may be in use.
+    var isCrowded: Bool { cache.isCrowded || unsafe accesses.count > 10_000 }
+
+    func removeAll() {
+        release()
+        unsafe thunks = [:]
+        unsafe accesses = []
+        cache.removeAll()
+    }
+
+    private func release() {
+        for pointer in unsafe thunks.values { unsafe pointer.deallocate() }
+        for pointer in unsafe accesses { unsafe pointer.deallocate() }
+    }
+}
+
+extension LoweringTable {
+    mutating func addExtendedState() {
+        let saves: [(ZydisMnemonic, ExtendedKind)] = [
+            (ZYDIS_MNEMONIC_FXSAVE, .fxsave), (ZYDIS_MNEMONIC_FXSAVE64, .fxsave),
+            (ZYDIS_MNEMONIC_FXRSTOR, .fxrstor), (ZYDIS_MNEMONIC_FXRSTOR64, .fxrstor),
+            (ZYDIS_MNEMONIC_XSAVE, .xsave), (ZYDIS_MNEMONIC_XSAVE64, .xsave),
+            (ZYDIS_MNEMONIC_XSAVEOPT, .xsaveopt), (ZYDIS_MNEMONIC_XSAVEOPT64, .xsaveopt),
+            (ZYDIS_MNEMONIC_XRSTOR, .xrstor), (ZYDIS_MNEMONIC_XRSTOR64, .xrstor),
+        ]
+        let wide: Set<UInt32> = [
+            ZYDIS_MNEMONIC_FXSAVE64.rawValue, ZYDIS_MNEMONIC_FXRSTOR64.rawValue, ZYDIS_MNEMONIC_XSAVE64.rawValue,
+            ZYDIS_MNEMONIC_XSAVEOPT64.rawValue, ZYDIS_MNEMONIC_XRSTOR64.rawValue,
+        ]
+        for (mnemonic, kind) in saves {
+            self[mnemonic] = { lowering in
+                guard lowering.isMemory(0) else { return nil }
+                lowering.setMemory(0)
+                lowering.record.small = kind.rawValue
+                lowering.record.r1 = wide.contains(mnemonic.rawValue) ? 1 : 0
+                return unsafe Handlers.extendedState
+            }
+        }
+        set([ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_STMXCSR, ZYDIS_MNEMONIC_VSTMXCSR]) { lowering in
+            lowering.setMemory(0)
+            let isVEX = lowering.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR || lowering.mnemonic == ZYDIS_MNEMONIC_VSTMXCSR
+            let loads = lowering.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || lowering.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR
+            lowering.record.small = isVEX ? 1 : 0
+            return unsafe loads ? Handlers.ldmxcsr : Handlers.stmxcsr
+        }
+        set([ZYDIS_MNEMONIC_VZEROALL, ZYDIS_MNEMONIC_VZEROUPPER]) { lowering in
+            lowering.record.small = lowering.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 1 : 0
+            return unsafe Handlers.vzero
+        }
+    }
+}
+
+enum ExtendedKind: UInt8 { case fxsave, fxrstor, xsave, xsaveopt, xrstor }
+
+extension Lowering {
+    /// What the tables do not know: to the real CPU, if it is one of those
+    /// that may run there; else an invalid opcode.
+    mutating func lowerToThunk(_ pool: NativePool, bytes: UnsafePointer<UInt8>) {
+        if let thunk = unsafe pool.cache.thunk(for: d, operands: operands, bytes: bytes) {
+            setNativeMemory()
+            if let flags = unsafe d.pointee.cpu_flags {
+                let all = unsafe flags.pointee.tested | flags.pointee.modified | flags.pointee.set_0 | flags.pointee.set_1
+                    | flags.pointee.undefined
+                if all != 0 { record.options.insert(.touchesFlags) }
+            }
+            if thunk.bitRegister >= 0 { record.options.insert([.complexAddress, .bitString]) }
+            unsafe record.link = UnsafeMutableRawPointer(pool.keep(thunk))
+            unsafe record.handler = thunk.memoryBytes > 0 ? Handlers.thunkMemory : Handlers.thunkRegister
+        } else if let access = unsafe VectorAccess(d, operands: operands, features: pool.cache.features) {
+            if access.isUndefined { return }
+            setNativeMemory()
+            record.options.insert(.complexAddress)
+            unsafe record.link = UnsafeMutableRawPointer(pool.keep(access))
+            unsafe record.handler = Handlers.vectorAccess
+        }
+    }
+
+    private mutating func setNativeMemory() {
+        for n in unsafe 0..<Int(d.pointee.operand_count) where isMemory(n) {
+            let isVector = unsafe operands[n].mem.type == ZYDIS_MEMOP_TYPE_VSIB
+            setMemory(n)
+            // Only base and displacement count; the elements bring the rest.
+            if isVector { record.index = UInt8(Instruction.noRegister) }
+            return
+        }
+    }
+}
+
+extension CPU {
+    /// Calls the thunk with the flags where it expects them.
+    @inline(__always) private func call(_ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ memory: UnsafeMutableRawPointer) throws(Stop) {
+        let touchesFlags = unsafe i.pointee.options.contains(.touchesFlags)
+        if touchesFlags { state.rflags = rflags }
+        let address = unsafe thunk.pointee.fpu == .untouched ? 0 : offset(i)
+        // SAFETY: the state is at `raw`; `memory` covers the thunk's operand.
+        let ok = unsafe thunk.pointee.run(
+            raw.assumingMemoryBound(to: VCPUState.self), memory: memory, rip: rip(i), address: address)
+        if !ok { throw state.cr4 & CR4.osXMMExceptions != 0 ? fault(Vector.simdFloatingPoint) : undefined() }
+        if touchesFlags { setArithmeticFlags(state.rflags) }
+    }
+
+    @inline(__always) private func passGate(_ thunk: UnsafePointer<Thunk>) throws(Stop) {
+        if let vector = unsafe thunk.pointee.gateFault(state) { throw fault(vector) }
+    }
+
+    @inline(__always) func thunkRegister(_ i: InstructionPointer) throws(Stop) {
+        let thunk = unsafe UnsafePointer(i.pointee.link.unsafelyUnwrapped.assumingMemoryBound(to: Thunk.self))
+        unsafe try passGate(thunk)
+        unsafe try call(thunk, i, core.bounce)
+    }
+
+    @inline(__always) func thunkMemory(_ i: InstructionPointer) throws(Stop) {
+        let thunk = unsafe UnsafePointer(i.pointee.link.unsafelyUnwrapped.assumingMemoryBound(to: Thunk.self))
+        unsafe try passGate(thunk)
+        let bytes = unsafe thunk.pointee.memoryBytes
+        let access = unsafe thunk.pointee.memoryAccess
+        let writes = access != .read
+        let address: UInt64
+        if unsafe i.pointee.options.contains(.bitString) {
+            let offset = unsafe offset(i) &+ thunk.pointee.bitStringOffset(state)
+            address = unsafe try linear(
+                segment: Int(i.pointee.segment), cut(offset, i), bytes, write: writes, long: i.pointee.options.contains(.long))
+        } else {
+            address = unsafe try self.address(i, bytes, write: writes)
+        }
+        if unsafe address & UInt64(thunk.pointee.alignment &- 1) != 0 { throw generalProtection() }
+        if let memory = unsafe try hostOperand(address, bytes, write: writes) {
+            unsafe try call(thunk, i, memory)
+        } else {
+            unsafe try callWithBounce(thunk, i, address, bytes, access)
+        }
+    }
+
+    /// The operand crosses pages or is a device: by way of a buffer. A locked
+    /// operation is then not atomic towards other CPUs, see M:020.
+    @inline(never) private func callWithBounce(
+        _ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ address: UInt64, _ bytes: Int, _ access: Thunk.MemoryAccess
+    ) throws(Stop) {
+        if access != .read { try checkWritable(address, bytes) }
+        if access != .write { unsafe try copyIn(address, bytes, core.bounce) }
+        let before = core.flags
+        unsafe try call(thunk, i, core.bounce)
+        if access == .read { return }
+        do throws(Stop) {
+            unsafe try copyOut(core.bounce, address, bytes)
+        } catch {
+            core.flags = before
+            throw error
+        }
+    }
+
+    /// An offset cut to the record's address size.
+    private func cut(_ offset: UInt64, _ i: InstructionPointer) -> UInt64 {
+        if unsafe i.pointee.options.contains(.address32) { return offset & 0xffff_ffff }
+        return unsafe i.pointee.options.contains(.address16) ? offset & 0xffff : offset
+    }
+
+    /// Linear memory to a buffer of ours. Faults before anything is read from a device.
+    func copyIn(_ address: UInt64, _ count: Int, _ buffer: UnsafeMutableRawPointer) throws(Stop) {
+        if let source = unsafe try hostOperand(address, count, write: false) {
+            unsafe buffer.copyMemory(from: source, byteCount: count)
+            return
+        }
+        try checkReadable(address, count)
+        var done = 0
+        while done < count {
+            let piece = count &- done >= 8 ? 8 : count &- done >= 4 ? 4 : count &- done >= 2 ? 2 : 1
+            let value = try slowLoad(wrap(address &+ UInt64(done)), piece)
+            unsafe withUnsafeBytes(of: value) { unsafe (buffer + done).copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: piece) }
+            done &+= piece
+        }
+    }
+
+    func copyOut(_ buffer: UnsafeMutableRawPointer, _ address: UInt64, _ count: Int) throws(Stop) {
+        if let target = unsafe try hostOperand(address, count, write: true) {
+            unsafe target.copyMemory(from: buffer, byteCount: count)
+            return
+        }
+        try checkWritable(address, count)
+        var done = 0
+        while done < count {
+            let piece = count &- done >= 8 ? 8 : count &- done >= 4 ? 4 : count &- done >= 2 ? 2 : 1
+            var value: UInt64 = 0
+            unsafe withUnsafeMutableBytes(of: &value) {
+                unsafe $0.baseAddress.unsafelyUnwrapped.copyMemory(from: buffer + done, byteCount: piece)
+            }
+            try slowStore(wrap(address &+ UInt64(done)), value, piece)
+            done &+= piece
+        }
+    }
+
+    // MARK: FXSAVE, XSAVE and relatives
+
+    func extendedState(_ i: InstructionPointer) throws(Stop) {
+        guard let kind = unsafe ExtendedKind(rawValue: i.pointee.small) else { throw undefined() }
+        let isX = kind != .fxsave && kind != .fxrstor
+        if isX && state.cr4 & CR4.osXSave == 0 { throw undefined() }
+        if state.cr0 & CR0.taskSwitched != 0 || !isX && state.cr0 & CR0.emulation != 0 { throw fault(Vector.deviceNotAvailable) }
+        let count = isX ? ExtendedState.areaBytes(state.xcr0) : ExtendedState.legacyBytes
+        let writes = kind != .fxrstor && kind != .xrstor
+        let address = unsafe try address(i, count, write: writes)
+        if address & (isX ? 63 : 15) != 0 { throw generalProtection() }
+        let pointers64 = unsafe i.pointee.r1 != 0
+        let wide = unsafe i.pointee.options.contains(.long)
+        let mask = self[Register.rdx] &<< 32 | self[Register.rax] & 0xffff_ffff
+        if writes { try checkWritable(address, count) }
+        let direct = unsafe writes ? try hostOperand(address, count, write: true) : nil
+        let area = unsafe direct ?? core.bounce
+        if unsafe direct == nil { unsafe try copyIn(address, count, core.bounce) }
+        switch kind {
+        case .fxsave: unsafe ExtendedState.fxsave(state, into: area, pointers64: pointers64, wide: wide)
+        case .xsave, .xsaveopt:
+            unsafe ExtendedState.xsave(
+                state, mask: mask, into: area, optimised: kind == .xsaveopt, pointers64: pointers64, wide: wide)
+        case .fxrstor:
+            if unsafe !ExtendedState.fxrstor(&state, from: area, pointers64: pointers64, wide: wide) { throw generalProtection() }
+        case .xrstor:
+            if unsafe !ExtendedState.xrstor(&state, mask: mask, from: area, pointers64: pointers64, wide: wide) {
+                throw generalProtection()
+            }
+        }
+        if writes, unsafe direct == nil { unsafe try copyOut(core.bounce, address, count) }
+    }
+
+    /// The gate of an SSE or AVX instruction that is not a thunk.
+    private func vectorGate(vex: Bool) throws(Stop) {
+        if vex {
+            if state.cr4 & CR4.osXSave == 0 || state.xcr0 & 6 != 6 { throw undefined() }
+        } else if state.cr0 & CR0.emulation != 0 || state.cr4 & CR4.osFXSR == 0 {
+            throw undefined()
+        }
+        if state.cr0 & CR0.taskSwitched != 0 { throw fault(Vector.deviceNotAvailable) }
+    }
+
+    func loadControlStatus(_ i: InstructionPointer) throws(Stop) {
+        unsafe try vectorGate(vex: i.pointee.small != 0)
+        let value = unsafe try load(address(i, 4, write: false), UInt32.self)
+        if !ExtendedState.loadMXCSR(value, &state) { throw generalProtection() }
+    }
+
+    func storeControlStatus(_ i: InstructionPointer) throws(Stop) {
+        unsafe try vectorGate(vex: i.pointee.small != 0)
+        unsafe try store(address(i, 4, write: true), state.mxcsr)
+    }
+
+    func zeroVectors(_ i: InstructionPointer) throws(Stop) {
+        try vectorGate(vex: true)
+        unsafe ExtendedState.zeroVectors(all: i.pointee.small != 0, wide: i.pointee.options.contains(.long), &state)
+    }
+
+    func vectorAccess(_ i: InstructionPointer) throws(Stop) {
+        let access = unsafe i.pointee.link.unsafelyUnwrapped.assumingMemoryBound(to: VectorAccess.self).pointee
+        if access.gate.contains(.mmx) {
+            if state.cr0 & CR0.emulation != 0 { throw undefined() }
+            if state.cr0 & CR0.taskSwitched != 0 { throw fault(Vector.deviceNotAvailable) }
+            if state.x87[0] & 1 << 23 != 0 { throw fault(Vector.floatingPoint) }
+        } else {
+            try vectorGate(vex: access.gate.contains(.avx))
+        }
+        var memory = unsafe ElementMemory(cpu: self, i: i)
+        if unsafe !access.run(&state, at: effectiveAddress(i), &memory) { throw Stop() }
+    }
+}
+
+/// The Guest's memory, element by element, for a gather or a masked move.
+@safe private struct ElementMemory: VectorMemory {
+    let cpu: CPU
+    let i: InstructionPointer
+
+    private func linear(_ offset: UInt64, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
+        let cut = unsafe i.pointee.options.contains(.address32) ? offset & 0xffff_ffff
+            : unsafe i.pointee.options.contains(.address16) ? offset & 0xffff : offset
+        return unsafe try cpu.linear(
+            segment: Int(i.pointee.segment), cut, bytes, write: write, long: i.pointee.options.contains(.long))
+    }
+
+    mutating func load(_ offset: UInt64, bytes: Int) -> UInt64? {
+        do throws(Stop) { return try cpu.slowLoad(linear(offset, bytes, write: false), bytes) } catch { return nil }
+    }
+    mutating func probeStore(_ offset: UInt64, bytes: Int) -> Bool {
+        do throws(Stop) { try cpu.checkWritable(linear(offset, bytes, write: true), bytes); return true } catch { return false }
+    }
+    mutating func store(_ offset: UInt64, _ value: UInt64, bytes: Int) -> Bool {
+        do throws(Stop) { try cpu.slowStore(linear(offset, bytes, write: true), value, bytes); return true } catch { return false }
+    }
+}
+
+extension Handlers {
+    static let thunkRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkRegister(i) } }
+    static let thunkMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkMemory(i) } }
+    static let vectorAccess: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.vectorAccess(i) } }
+    static let extendedState: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendedState(i) } }
+    static let ldmxcsr: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadControlStatus(i) } }
+    static let stmxcsr: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeControlStatus(i) } }
+    static let vzero: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.zeroVectors(i) } }
+}

@@ -1,0 +1,112 @@
+package import VirtualCPU
+
+//S:320 Exceptions that the Host must not see
+//
+// A thunk runs in our process, so a floating-point trap in it would be a
+// SIGFPE to us. Two ways out, one per unit.
+//
+// SSE raises its exceptions at once. With everything masked in the Guest's
+// MXCSR (as Linux has it, so nearly always) the thunk runs with that MXCSR,
+// and the flags stick in it as they should. If something is unmasked, we run
+// with all masked and the flags cleared, look at the flags, and if the Guest
+// is owed an exception we put everything back as it was.
+//
+// x87 raises its exceptions late: at the next x87 instruction that waits.
+// FXRSTOR, the instruction, FXSAVE: nothing in between waits but the
+// instruction, and the core has looked at FSW.ES before it.
+
+extension Thunk {
+    private static let masks: UInt32 = 0x1f80
+    private static let flags: UInt32 = 0x3f
+
+    @usableFromInline func runCarefully(
+        _ state: UnsafeMutablePointer<VCPUState>, memory: UnsafeMutableRawPointer, rip: UInt64, address: UInt64
+    ) -> Bool {
+        // Words 0 to 2 of the FXSAVE image: FCW, FSW, FTW, FOP; FIP; FDP.
+        let (control, fip, fdp) = unsafe (state.pointee.x87[0], state.pointee.x87[1], state.pointee.x87[2])
+        if usesMXCSR, unsafe state.pointee.mxcsr & Self.masks != Self.masks {
+            guard unsafe runUnmasked(state, memory: memory) else { return false }
+        } else {
+            unsafe call(state, memory)
+        }
+        // The Host's addresses are in the image now. They are no business of the Guest's.
+        let low: UInt64 = 0x0000_ffff_ffff_ffff
+        switch fpu {
+        case .untouched, .replaced: break
+        case .kept:
+            unsafe state.pointee.x87[0] = state.pointee.x87[0] & low | control & ~low
+            unsafe state.pointee.x87[1] = fip
+            unsafe state.pointee.x87[2] = fdp
+        case .recorded:
+            unsafe state.pointee.x87[0] = state.pointee.x87[0] & low | UInt64(fpuOpcode) << 48
+            unsafe state.pointee.x87[1] = rip
+            unsafe state.pointee.x87[2] = memoryBytes != 0 ? address : fdp
+        }
+        return true
+    }
+
+    /// With some SIMD exception unmasked in the Guest's MXCSR.
+    private func runUnmasked(_ state: UnsafeMutablePointer<VCPUState>, memory: UnsafeMutableRawPointer) -> Bool {
+        let mxcsr = unsafe state.pointee.mxcsr
+        let (gpr, rflags, ymm, x87) = unsafe (
+            state.pointee.gpr, state.pointee.rflags, state.pointee.ymm, state.pointee.x87
+        )
+        // Flush-to-zero has no say while underflow is unmasked (SDM 1, 10.2.3.3).
+        let underflowUnmasked = mxcsr & 1 << 11 == 0
+        let trial = (mxcsr | Self.masks) & ~Self.flags & ~(underflowUnmasked ? 1 << 15 : 0)
+        unsafe state.pointee.mxcsr = trial
+
+        // A store (VCVTPS2PH alone, among those that raise) goes aside first.
+        var bounce = InlineArray<4, SIMD2<UInt64>>(repeating: .zero)
+        let writes = memoryAccess == .write || memoryAccess == .readWrite
+        if writes {
+            unsafe withUnsafeMutableBytes(of: &bounce) { buffer in
+                guard let base = buffer.baseAddress else { return }
+                if memoryAccess == .readWrite { unsafe base.copyMemory(from: memory, byteCount: memoryBytes) }
+                unsafe call(state, base)
+            }
+        } else {
+            unsafe call(state, memory)
+        }
+
+        var raised = unsafe state.pointee.mxcsr & Self.flags
+        if underflowUnmasked, raised & 1 << 4 == 0, unsafe underflowsExactly(state) { raised |= 1 << 4 }
+        let unmasked = ~(mxcsr >> 7) & Self.flags
+        // IE, DE and ZE come before the computation: if one of them stops the
+        // instruction, no element gets as far as OE, UE or PE (SDM 1, 11.5.3.2).
+        if raised & unmasked & 7 != 0 { raised &= 7 }
+        unsafe state.pointee.mxcsr = mxcsr | raised
+        if raised & unmasked == 0 {
+            if writes {
+                unsafe withUnsafeBytes(of: &bounce) { buffer in
+                    guard let base = buffer.baseAddress else { return }
+                    unsafe memory.copyMemory(from: base, byteCount: memoryBytes)
+                }
+            }
+            return true
+        }
+        unsafe state.pointee.gpr = gpr
+        unsafe state.pointee.rflags = rflags
+        unsafe state.pointee.ymm = ymm
+        unsafe state.pointee.x87 = x87
+        return false
+    }
+
+    /// Masked, a tiny result raises UE only if it is inexact as well;
+    /// unmasked, always (SDM 1, 4.9.1.5). The exact ones show as denormals.
+    private func underflowsExactly(_ state: UnsafeMutablePointer<VCPUState>) -> Bool {
+        let first = Int(floatRegister) * 4
+        for element in 0..<Int(floatCount) {
+            if floatBytes == 8 {
+                let magnitude = unsafe state.pointee.ymm[first + element] & ~(1 << 63)
+                if magnitude != 0, magnitude < 1 << 52 { return true }
+            } else if floatBytes == 4 {
+                let word = unsafe state.pointee.ymm[first + element / 2]
+                let magnitude = word >> (element % 2 == 0 ? 0 : 32) & 0x7fff_ffff
+                if magnitude != 0, magnitude < 1 << 23 { return true }
+            }
+        }
+        return false
+    }
+}
+//:
