@@ -1,6 +1,6 @@
 package import GuestMemory
 
-//L:100 Where everything is
+//H:100 Where everything is
 //
 // A PC has no list of its parts that a kernel could not find a mistake in, so
 // we keep one, here, and take both the devices' addresses and the ACPI tables
