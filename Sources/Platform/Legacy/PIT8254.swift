@@ -196,6 +196,7 @@ package final class PIT8254: ByteDevice, Sendable {
         state.withLock { state in
             state = State()
             setDeadline(&state, nil)
+            line.lower()
         }
     }
 
@@ -233,7 +234,12 @@ package final class PIT8254: ByteDevice, Sendable {
             }
             return true
         }
-        if interrupts { line.pulse() }
+        // OUT rises at the end of a count and stays up until just before the
+        // end of the next: the 8259 forgets a request whose line has fallen.
+        if interrupts {
+            line.lower()
+            line.raise()
+        }
     }
 
     // MARK: Registers 0…3
@@ -269,7 +275,10 @@ package final class PIT8254: ByteDevice, Sendable {
             state.counters[selected].latch(now)
         } else {
             state.counters[selected].control(word)
-            if selected == 0 { setDeadline(&state, nil) }
+            if selected == 0 {
+                setDeadline(&state, nil)
+                line.lower()
+            }
         }
     }
 
