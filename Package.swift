@@ -64,6 +64,7 @@ let package = Package(
             swiftSettings: settings),
 
         tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
+        tests("Platform", ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
     ]
 )
 //:

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 static inline uint64_t chost_rdtsc(void) { return __builtin_ia32_rdtsc(); }
@@ -43,6 +44,9 @@ static inline int chost_memfd_create(const char *name, unsigned flags) {
 static inline int chost_ioctl(int fd, unsigned long request, void *argument) {
     return ioctl(fd, request, argument);
 }
+
+/* The calling thread's name, of which the first 15 bytes count (PR_SET_NAME). */
+static inline void chost_name_thread(const char *name) { syscall(SYS_prctl, 15, name, 0, 0, 0); }
 
 /* futex(2) on a word private to this process; a null timeout waits for ever. */
 static inline int chost_futex_wait(const uint32_t *word, uint32_t expected, const struct timespec *timeout) {

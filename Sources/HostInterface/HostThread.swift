@@ -1,0 +1,39 @@
+internal import CHost
+internal import Glibc
+
+/// A thread of the host, joined when somebody asks for it.
+package final class HostThread: Sendable {
+    private let handle: pthread_t
+
+    private final class Start {
+        let name: String
+        let body: @Sendable () -> Void
+        init(name: String, body: @escaping @Sendable () -> Void) {
+            self.name = name
+            self.body = body
+        }
+    }
+
+    /// - Parameter name: as `top -H` shows it; its first 15 bytes count.
+    package init(name: String, _ body: @escaping @Sendable () -> Void) throws(HostError) {
+        var handle = pthread_t()
+        let start = unsafe Unmanaged.passRetained(Start(name: name, body: body))
+        let result = unsafe pthread_create(
+            &handle, nil,
+            { argument in
+                guard let argument = unsafe argument else { return nil }
+                let start = unsafe Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+                unsafe chost_name_thread(start.name)
+                start.body()
+                return nil
+            }, start.toOpaque())
+        guard result == 0 else {
+            unsafe start.release()
+            throw HostError("cannot start a thread", errno: Errno(rawValue: result))
+        }
+        self.handle = handle
+    }
+
+    /// Waits for its end. At most once.
+    package func join() { _ = pthread_join(handle, nil) }
+}
