@@ -62,6 +62,10 @@ let package = Package(
             name: "roost",
             dependencies: ["Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: settings),
+
+        tests(
+            "PlatformBoot",
+            ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
     ]
 )
 //:
