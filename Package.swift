@@ -65,6 +65,9 @@ let package = Package(
 
         tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
         tests("Platform", ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        tests(
+            "PlatformBoot",
+            ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
     ]
 )
 //:
