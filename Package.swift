@@ -64,6 +64,12 @@ let package = Package(
             swiftSettings: settings),
 
         tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        // The host's CPU as a judge of engines; tests, fuzzers and benches only.
+        .target(name: "COracle"),
+        room("CPUOracle", ["COracle", "CZydis"]),
+
+        tests("CPUOracle", ["CPUOracle"]),
+        tests("Conformance", ["CPUOracle", "Interpreter", "VirtualCPU", "X86", "GuestMemory"]),
     ]
 )
 //:
