@@ -20,7 +20,7 @@ func hexadecimal(_ value: UInt64, _ digits: Int = 16) -> String {
 
 /// Compares what counts. Nil: they agree.
 package func compare(
-    _ test: TestCase, _ instruction: Decoder.Instruction, native: Outcome, engine: Outcome
+    _ test: TestCase, _ instruction: Disassembler.Instruction, native: Outcome, engine: Outcome
 ) -> Mismatch? {
     let tolerance = Tolerance(test, instruction, native: native)
     var differences: [String] = []
@@ -99,7 +99,7 @@ package func flagNames(_ flags: UInt64) -> String {
 
 extension Mismatch {
     /// All one needs to see what went wrong.
-    package func report(_ decoder: Decoder) -> String {
+    package func report(_ decoder: Disassembler) -> String {
         let bytes = test.codeBytes
         var lines = [
             "\(decoder.text(bytes, at: test.rip))    bytes \(bytes.map { hexadecimal(UInt64($0), 2) }.joined(separator: " ")) at \(hexadecimal(test.rip, 8))"
@@ -120,7 +120,7 @@ extension Mismatch {
 
 /// Mismatches by mnemonic, most frequent first, with a few of each in full.
 package func summary(_ mismatches: [Mismatch], shown: Int = 2, groups: Int = 40) -> String {
-    let decoder = Decoder()
+    let decoder = Disassembler()
     let sorted = Dictionary(grouping: mismatches, by: \.name).sorted { ($1.value.count, $0.key) < ($0.value.count, $1.key) }
     var text = sorted.map { "\($0.key) \($0.value.count)" }.joined(separator: ", ") + "\n"
     for group in sorted.prefix(groups) {

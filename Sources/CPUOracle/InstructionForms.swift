@@ -40,8 +40,8 @@ package struct InstructionForms: Sendable {
     package private(set) var groups: [[InstructionForm]] = []
 
     package init(sets: InstructionSets = .offered) {
-        let decoder = Decoder()
-        var scratch = Decoder.Instruction()
+        let decoder = Disassembler()
+        var scratch = Disassembler.Instruction()
         var found: [InstructionForm] = []
 
         /// Tries every ModRM for a form and adds a form for each definition it meets.
@@ -105,7 +105,7 @@ package struct InstructionForms: Sendable {
 
     /// The definition that a form with this ModRM has; nil if none, or none of ours.
     private static func probe(
-        _ form: inout InstructionForm, _ choice: Int, _ decoder: Decoder, _ scratch: inout Decoder.Instruction,
+        _ form: inout InstructionForm, _ choice: Int, _ decoder: Disassembler, _ scratch: inout Disassembler.Instruction,
         _ sets: InstructionSets
     ) -> Int? {
         // SIB 08: base rax, index rcx, a vector index for those that want one. The rest are zeros.

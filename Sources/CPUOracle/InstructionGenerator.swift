@@ -4,7 +4,7 @@ internal import CZydis
 /// to run it in. Equal seeds, forms and images give equal streams.
 package struct InstructionGenerator {
     package let forms: InstructionForms
-    let decoder = Decoder()
+    let decoder = Disassembler()
     package var random: SeededGenerator
     /// Only forms whose mnemonic contains this, for a hunt.
     private var groups: [[InstructionForm]]
@@ -17,7 +17,7 @@ package struct InstructionGenerator {
     }
 
     /// The next case and its instruction.
-    package mutating func next() -> (test: TestCase, instruction: Decoder.Instruction) {
+    package mutating func next() -> (test: TestCase, instruction: Disassembler.Instruction) {
         while true {
             let group = groups[random.below(groups.count)]
             let form = group[random.below(group.count)]
@@ -94,8 +94,8 @@ package struct InstructionGenerator {
 
 extension InstructionGenerator {
     private mutating func makeCase(
-        _ bytes: [UInt8], _ instruction: Decoder.Instruction
-    ) -> (test: TestCase, instruction: Decoder.Instruction)? {
+        _ bytes: [UInt8], _ instruction: Disassembler.Instruction
+    ) -> (test: TestCase, instruction: Disassembler.Instruction)? {
         var test = TestCase()
         test.setCode(bytes)
         test.rip = place(codeOf: bytes.count)
@@ -156,7 +156,7 @@ extension InstructionGenerator {
     }
 
     /// Where plain chance would almost always give the same dull result.
-    private mutating func tune(_ test: inout TestCase, _ instruction: Decoder.Instruction) {
+    private mutating func tune(_ test: inout TestCase, _ instruction: Disassembler.Instruction) {
         let rax = 0, rcx = 1, rdx = 2
         if instruction.isRepeated {
             test.gpr[rcx] = random.chance(92) ? UInt64(random.below(40)) : random.integer()

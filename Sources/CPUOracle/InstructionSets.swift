@@ -50,7 +50,7 @@ package struct InstructionSets: Sendable {
         "monitor", "mwait", "xabort", "xbegin", "getsec", "wbnoinvd",
     ]
 
-    func offers(_ decoded: Decoder.Instruction, _ prefixes: [UInt8]) -> Bool {
+    func offers(_ decoded: Disassembler.Instruction, _ prefixes: [UInt8]) -> Bool {
         guard allowed.contains(decoded.isaSet) else { return false }
         guard !decoded.isPrivileged, !decoded.isFarBranch, !Self.excluded.contains(decoded.name) else { return false }
         // An operand-size prefix on a near branch: Intel ignores it, AMD cuts RIP to 16 bits (SDM 2, JMP; APM 3, JMP).

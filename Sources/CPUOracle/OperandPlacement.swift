@@ -32,7 +32,7 @@ extension InstructionGenerator {
     }
 
     /// Gives every memory operand a place and every branch a target. False if the two cannot both be had.
-    mutating func placeOperands(_ test: inout TestCase, _ instruction: inout Decoder.Instruction) -> Bool {
+    mutating func placeOperands(_ test: inout TestCase, _ instruction: inout Disassembler.Instruction) -> Bool {
         let name = instruction.name
         // Masked bytes at a bad address may fault or not, as the CPU likes (SDM 2, MASKMOVDQU).
         let mustBeGood = name.hasPrefix("maskmov") || name.hasPrefix("vmaskmovdqu")
@@ -64,7 +64,7 @@ extension InstructionGenerator {
     }
 
     private mutating func solve(
-        _ test: inout TestCase, _ instruction: inout Decoder.Instruction, _ index: Int, _ place: UInt64
+        _ test: inout TestCase, _ instruction: inout Disassembler.Instruction, _ index: Int, _ place: UInt64
     ) -> Bool {
         let operand = instruction.operands[index], memory = operand.mem
         let displacement = UInt64(bitPattern: memory.disp.value)
@@ -131,7 +131,7 @@ extension InstructionGenerator {
 
     /// Writes the displacement into the code. False if it has no room there.
     private func setDisplacement(
-        _ test: inout TestCase, _ instruction: inout Decoder.Instruction, _ value: UInt64
+        _ test: inout TestCase, _ instruction: inout Disassembler.Instruction, _ value: UInt64
     ) -> Bool {
         let field = instruction.displacement
         guard field.bits >= 32 else { return false }
@@ -142,7 +142,7 @@ extension InstructionGenerator {
     }
 
     private func replaceCode(
-        _ test: inout TestCase, _ instruction: inout Decoder.Instruction, _ field: (offset: Int, bits: Int), _ value: UInt64
+        _ test: inout TestCase, _ instruction: inout Disassembler.Instruction, _ field: (offset: Int, bits: Int), _ value: UInt64
     ) -> Bool {
         var bytes = test.codeBytes
         for index in 0..<field.bits / 8 { bytes[field.offset + index] = UInt8(truncatingIfNeeded: value >> (index * 8)) }
@@ -179,12 +179,12 @@ extension InstructionGenerator {
 // MARK: Branches
 
 extension InstructionGenerator {
-    private func isBranch(_ instruction: Decoder.Instruction) -> Bool {
+    private func isBranch(_ instruction: Disassembler.Instruction) -> Bool {
         [ZYDIS_CATEGORY_CALL, ZYDIS_CATEGORY_RET, ZYDIS_CATEGORY_UNCOND_BR].contains(instruction.category)
     }
 
     /// Chooses where a branch leads: to an INT3, mostly; never to itself.
-    private mutating func aim(_ test: inout TestCase, _ instruction: inout Decoder.Instruction) -> Bool {
+    private mutating func aim(_ test: inout TestCase, _ instruction: inout Disassembler.Instruction) -> Bool {
         let code = OracleLayout.code
         let next = test.rip &+ UInt64(instruction.length)
         if instruction.isRelative {
@@ -219,7 +219,7 @@ extension InstructionGenerator {
 
 /// The effective address of a memory operand, in the state that a case starts in.
 func effectiveAddress(
-    of operand: ZydisDecodedOperand, _ test: TestCase, _ instruction: Decoder.Instruction
+    of operand: ZydisDecodedOperand, _ test: TestCase, _ instruction: Disassembler.Instruction
 ) -> UInt64? {
     guard operand.isMemory, operand.mem.type != ZYDIS_MEMOP_TYPE_VSIB else { return nil }
     var address = UInt64(bitPattern: operand.mem.disp.value)

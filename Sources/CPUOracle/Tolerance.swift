@@ -22,7 +22,7 @@ package struct Tolerance {
     private static let carry: UInt64 = 1, parity: UInt64 = 4, auxiliary: UInt64 = 0x10, zero: UInt64 = 0x40
     private static let sign: UInt64 = 0x80, overflow: UInt64 = 0x800
 
-    package init(_ test: TestCase, _ instruction: Decoder.Instruction, native: Outcome) {
+    package init(_ test: TestCase, _ instruction: Disassembler.Instruction, native: Outcome) {
         if native.vector == 3 {
             tolerateResults(test, instruction)
         } else {
@@ -30,7 +30,7 @@ package struct Tolerance {
         }
     }
 
-    private mutating func tolerateResults(_ test: TestCase, _ instruction: Decoder.Instruction) {
+    private mutating func tolerateResults(_ test: TestCase, _ instruction: Disassembler.Instruction) {
         let name = instruction.name
         let width = instruction.operands.first.map { Int($0.size) } ?? 64
         switch name {
@@ -65,7 +65,7 @@ package struct Tolerance {
 
     /// SDM 2, SAL/SAR/SHL/SHR, SHLD, RCL/RCR/ROL/ROR.
     private mutating func tolerateShift(
-        _ test: TestCase, _ instruction: Decoder.Instruction, _ name: String, _ width: Int
+        _ test: TestCase, _ instruction: Disassembler.Instruction, _ name: String, _ width: Int
     ) {
         let explicit = instruction.operands.filter { $0.visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN }
         guard let last = explicit.last else { return }
@@ -88,7 +88,7 @@ package struct Tolerance {
         }
     }
 
-    private mutating func tolerateFault(_ test: TestCase, _ instruction: Decoder.Instruction, _ native: Outcome) {
+    private mutating func tolerateFault(_ test: TestCase, _ instruction: Disassembler.Instruction, _ native: Outcome) {
         let name = instruction.name
         if native.vector == 14 {
             // Linux sets P for what lies in its own half, so that nobody can feel about there.

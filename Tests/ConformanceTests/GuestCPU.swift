@@ -29,14 +29,14 @@ import X86
     private let before: UnsafeMutableRawPointer
     private let image: [UInt8]
     private var dirtyCode: (address: UInt64, count: Int)?
-    /// Cases begun; a watchdog looks at it.
-    private(set) var casesRun = 0
+    private let watchdog: Watchdog
 
     static func makeMemory() throws -> GuestMemory { try GuestMemory(byteCount: 16 << 20) }
 
     /// - Parameter memory: of `makeMemory`, and the engine's.
     init(engine: any VCPU, memory: GuestMemory, image: MemoryImage) throws {
         self.engine = engine
+        watchdog = Watchdog(engine.requests)
         self.memory = memory
         self.image = unsafe image.withUnsafeBytes { unsafe [UInt8]($0) }
         unsafe before = .allocate(byteCount: self.image.count, alignment: 64)
@@ -47,7 +47,10 @@ import X86
         engine.withState { Self.enterLongMode(&$0) }
     }
 
-    deinit { unsafe before.deallocate() }
+    deinit {
+        watchdog.end()
+        unsafe before.deallocate()
+    }
 
     private func physical(_ address: UInt64) -> GuestPhysicalAddress {
         GuestPhysicalAddress(Physical.user + address & 0x1f_ffff)
@@ -136,13 +139,15 @@ import X86
     // MARK: A case
 
     func run(_ test: TestCase) -> Outcome {
-        casesRun += 1
+        watchdog.beat()
         prepareMemory(test)
         engine.withState { Self.load(test, &$0) }
         var outcome = Outcome()
         switch engine.run() {
         case .halt: outcome = readOutcome()
-        case .stopped: outcome.vector = Outcome.timedOut
+        case .stopped:
+            engine.requests.clear(.stop)
+            outcome.vector = Outcome.timedOut
         default: outcome.vector = Outcome.died
         }
         finishMemory(test, &outcome)

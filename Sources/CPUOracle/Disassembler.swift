@@ -1,7 +1,7 @@
 package import CZydis
 
 /// Zydis, for 64-bit code.
-package struct Decoder {
+package struct Disassembler {
     private var decoder = ZydisDecoder()
 
     package init() {
@@ -17,8 +17,8 @@ package struct Decoder {
 
         package var length: Int { unsafe Int(raw.length) }
         package var mnemonic: ZydisMnemonic { unsafe raw.mnemonic }
-        package var name: String { Decoder.name(of: mnemonic) }
-        package var isaSet: String { unsafe Decoder.name(of: raw.meta.isa_set) }
+        package var name: String { Disassembler.name(of: mnemonic) }
+        package var isaSet: String { unsafe Disassembler.name(of: raw.meta.isa_set) }
         package var category: ZydisInstructionCategory { unsafe raw.meta.category }
         package var attributes: UInt64 { unsafe raw.attributes }
         package var isFarBranch: Bool { unsafe raw.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR }
