@@ -28,10 +28,10 @@ package func compare(
         if (native ^ engine) & mask == 0 { return }
         differences.append("\(what): host \(hexadecimal(native)) engine \(hexadecimal(engine))")
     }
-    note("vector", native.vector, engine.vector)
+    if tolerance.faultKind || engine.vector == 3 { note("vector", native.vector, engine.vector) }
     if native.vector == engine.vector {
         note("error code", native.errorCode, engine.errorCode, tolerance.errorCode)
-        if native.vector == 14 { note("cr2", native.cr2, engine.cr2) }
+        if native.vector == 14, tolerance.faultAddress { note("cr2", native.cr2, engine.cr2) }
     }
     note("rip", native.rip, engine.rip)
     if (native.rflags ^ engine.rflags) & tolerance.flags != 0 {
@@ -118,14 +118,29 @@ extension Mismatch {
     }
 }
 
-/// Mismatches by mnemonic, most frequent first, with a few of each in full.
-package func summary(_ mismatches: [Mismatch], shown: Int = 2, groups: Int = 40) -> String {
-    let decoder = Disassembler()
-    let sorted = Dictionary(grouping: mismatches, by: \.name).sorted { ($1.value.count, $0.key) < ($0.value.count, $1.key) }
-    var text = sorted.map { "\($0.key) \($0.value.count)" }.joined(separator: ", ") + "\n"
-    for group in sorted.prefix(groups) {
-        text += "\n== \(group.key) (\(group.value[0].isaSet)): \(group.value.count)\n"
-        text += group.value.prefix(shown).map { $0.report(decoder) }.joined(separator: "\n") + "\n"
+extension Mismatch {
+    /// What it has in common with others: the mnemonic, and what differs.
+    package var kind: String {
+        if native.vector != engine.vector { return "\(name): vector \(native.vector) became \(engine.vector)" }
+        let what = differences.map { line -> Substring in
+            let label = line.prefix { $0 != ":" && $0 != "[" }
+            return label.hasPrefix("memory") ? "memory" : label.hasPrefix("ymm") ? "ymm" : label
+        }
+        var seen: [Substring] = []
+        for label in what where !seen.contains(label) { seen.append(label) }
+        return "\(name): \(seen.joined(separator: ", ")), vector \(native.vector)"
+    }
+}
+
+/// Mismatches by kind, most frequent first, with a few of each in full.
+package func summary(_ mismatches: [Mismatch], shown: Int = 2, groups: Int = 30) -> String {
+    let disassembler = Disassembler()
+    let byName = Dictionary(grouping: mismatches, by: \.name).sorted { ($1.value.count, $0.key) < ($0.value.count, $1.key) }
+    let byKind = Dictionary(grouping: mismatches, by: \.kind).sorted { ($1.value.count, $0.key) < ($0.value.count, $1.key) }
+    var text = byName.map { "\($0.key) \($0.value.count)" }.joined(separator: ", ") + "\n"
+    for group in byKind.prefix(groups) {
+        text += "\n== \(group.value.count) of \(group.key) (\(group.value[0].isaSet))\n"
+        text += group.value.prefix(shown).map { $0.report(disassembler) }.joined(separator: "\n") + "\n"
     }
     return text
 }

@@ -29,6 +29,16 @@ package struct Disassembler {
         package var displacement: (offset: Int, bits: Int) { unsafe (Int(raw.raw.disp.offset), Int(raw.raw.disp.size)) }
         /// Offset and bits of the first immediate.
         package var immediate: (offset: Int, bits: Int) { unsafe (Int(raw.raw.imm.0.offset), Int(raw.raw.imm.0.size)) }
+        /// Whether a SIB says "disp32 and no base". Zydis 4.0 gives such an operand a base of r13d where
+        /// there are both an address-size prefix and REX.B, which takes no part here (SDM 2, 2.2.1.2).
+        package var hasNoBase: Bool {
+            unsafe attributes & 2 != 0 && raw.raw.modrm.mod == 0 && raw.raw.sib.base & 7 == 5
+        }
+        /// The number of the base register of a memory operand.
+        func base(of operand: ZydisDecodedOperand) -> Int? {
+            if operand.visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT, hasNoBase { return nil }
+            return generalNumber(operand.mem.base)
+        }
         package var isRelative: Bool { attributes & 1 << 7 != 0 }
         package var isPrivileged: Bool { attributes & 1 << 8 != 0 }
         package var hasLock: Bool { attributes & 1 << 27 != 0 }

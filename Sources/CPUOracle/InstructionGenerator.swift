@@ -6,13 +6,21 @@ package struct InstructionGenerator {
     package let forms: InstructionForms
     let decoder = Disassembler()
     package var random: SeededGenerator
-    /// Only forms whose mnemonic contains this, for a hunt.
     private var groups: [[InstructionForm]]
 
-    package init(forms: InstructionForms, seed: UInt64, onlyNamed filter: String = "") {
+    /// - Parameter filter: for a hunt; a list with commas of mnemonics, of beginnings of mnemonics (`pcmp*`), and of
+    ///   ISA sets (`BMI1`).
+    package init(forms: InstructionForms, seed: UInt64, only filter: String = "") {
         self.forms = forms
         random = SeededGenerator(seed: seed)
-        groups = filter.isEmpty ? forms.groups : forms.groups.filter { $0[0].name == filter || filter.hasSuffix("*") && $0[0].name.hasPrefix(filter.dropLast()) }
+        let wanted = filter.split(separator: ",").map(String.init)
+        groups = forms.groups.filter { group in
+            wanted.isEmpty
+                || wanted.contains { word in
+                    word == group[0].name || word == group[0].isaSet
+                        || word.hasSuffix("*") && group[0].name.hasPrefix(word.dropLast())
+                }
+        }
         precondition(!groups.isEmpty, "no instruction form is named \(filter)")
     }
 

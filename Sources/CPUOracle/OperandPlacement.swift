@@ -68,7 +68,7 @@ extension InstructionGenerator {
     ) -> Bool {
         let operand = instruction.operands[index], memory = operand.mem
         let displacement = UInt64(bitPattern: memory.disp.value)
-        let base = generalNumber(memory.base), indexRegister = generalNumber(memory.index)
+        let base = instruction.base(of: operand), indexRegister = generalNumber(memory.index)
         let scale = UInt64(memory.scale)
 
         if memory.type == ZYDIS_MEMOP_TYPE_VSIB {
@@ -225,7 +225,7 @@ func effectiveAddress(
     var address = UInt64(bitPattern: operand.mem.disp.value)
     if operand.mem.base == ZYDIS_REGISTER_RIP || operand.mem.base == ZYDIS_REGISTER_EIP {
         address &+= test.rip &+ UInt64(instruction.length)
-    } else if let base = generalNumber(operand.mem.base) {
+    } else if let base = instruction.base(of: operand) {
         address &+= test.gpr[base]
     }
     if let index = generalNumber(operand.mem.index) { address &+= test.gpr[index] &* UInt64(operand.mem.scale) }

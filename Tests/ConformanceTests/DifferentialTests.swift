@@ -7,7 +7,7 @@ import VirtualCPU
 import X86
 
 /// `ROOST_SEED`, `ROOST_CASES`: another stream of cases, a longer one.
-/// `ROOST_ONLY=shld` or `ROOST_ONLY='pcmp*'`: those mnemonics alone.
+/// `ROOST_ONLY='shld,pcmp*,BMI1'`: those mnemonics and instruction sets alone.
 enum DifferentialSettings {
     static func variable(_ name: String) -> String? { unsafe getenv(name).map { unsafe String(cString: $0) } }
     static var seed: UInt64 { variable("ROOST_SEED").flatMap { UInt64($0) } ?? UInt64.random(in: 0..<1 << 48) }
@@ -52,7 +52,7 @@ enum DifferentialSettings {
         let image = MemoryImage(seed: seed)
         let guest = try GuestCPU(engine: engine, memory: memory, image: image)
         let host = HostCPU(image: image)
-        var generator = InstructionGenerator(forms: InstructionForms(), seed: seed, onlyNamed: DifferentialSettings.only)
+        var generator = InstructionGenerator(forms: InstructionForms(), seed: seed, only: DifferentialSettings.only)
         var mismatches: [Mismatch] = []
         var failures = 0, done = 0
         while done < count {
