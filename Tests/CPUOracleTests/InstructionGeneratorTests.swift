@@ -15,9 +15,19 @@ import Testing
             "jnz", "loopne", "jrcxz", "popfq", "lahf", "xlat", "bswap", "movbe", "crc32", "fsin", "fbstp", "fnsave", "emms",
             "pmaddwd", "maskmovdqu", "addsubps", "pcmpestri", "aesdec", "sha256rnds2", "vpgatherdd", "vfmadd231ps", "vperm2i128",
             "vcvtph2ps", "pdep", "andn", "adox", "lzcnt", "tzcnt", "popcnt", "ldmxcsr", "pclmulqdq", "ud2", "int3",
+            "hlt", "in", "outsb", "lgdt", "wrmsr",
         ] { #expect(names.contains(name), "\(name)") }
-        for name in ["syscall", "cpuid", "rdtsc", "hlt", "iretq", "fxsave", "xsave", "wrfsbase", "lgdt", "sysenter", "int"] {
+        for name in ["syscall", "cpuid", "rdtsc", "iretq", "fxsave", "xsave", "wrfsbase", "sgdt", "sysenter", "int"] {
             #expect(!names.contains(name), "\(name)")
+        }
+    }
+
+    /// What a user program may not do it gets #GP(0) for, or the fault of fetching the instruction.
+    @Test func privilegedInstructionsAreRefused() {
+        var generator = InstructionGenerator(forms: Self.forms, seed: 1, only: "hlt,in,out,cli,sti,lgdt,wrmsr,invlpg,swapgs,insb")
+        let cases = (0..<2000).map { _ in generator.next().test }
+        for (test, outcome) in zip(cases, HostCPU(image: MemoryImage(seed: 1)).run(cases)) {
+            #expect(outcome.vector == 13 && outcome.errorCode == 0 || outcome.vector == 14, "\(test.codeBytes)")
         }
     }
 
