@@ -68,6 +68,12 @@ let package = Package(
         tests(
             "PlatformBoot",
             ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
+        // The host's CPU as a judge of engines; tests, fuzzers and benches only.
+        .target(name: "COracle"),
+        room("CPUOracle", ["COracle", "CZydis"]),
+
+        tests("CPUOracle", ["CPUOracle"]),
+        tests("Conformance", ["CPUOracle", "Interpreter", "VirtualCPU", "X86", "GuestMemory"]),
     ]
 )
 //:

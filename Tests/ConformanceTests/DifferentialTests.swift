@@ -1,0 +1,80 @@
+import CPUOracle
+import Glibc
+import GuestMemory
+import Interpreter
+import Testing
+import VirtualCPU
+import X86
+
+/// `ROOST_SEED`, `ROOST_CASES`: another stream of cases, a longer one.
+/// `ROOST_ONLY='shld,pcmp*,BMI1'`: those mnemonics and instruction sets alone.
+enum DifferentialSettings {
+    static func variable(_ name: String) -> String? { unsafe getenv(name).map { unsafe String(cString: $0) } }
+    static var seed: UInt64 { variable("ROOST_SEED").flatMap { UInt64($0) } ?? UInt64.random(in: 0..<1 << 48) }
+    static var cases: Int { variable("ROOST_CASES").flatMap { Int($0) } ?? 300_000 }
+    /// `ROOST_REPORT=FILE`: all mismatches go there in full.
+    static var report: String? { variable("ROOST_REPORT") }
+    static var only: String { variable("ROOST_ONLY") ?? "" }
+}
+
+@Suite(.serialized) struct DifferentialTests {
+    /// Sanity of the adapter: with the host behind it, everything it carries must come through.
+    @Test func adapterCarriesEverything() throws {
+        let seed = DifferentialSettings.seed
+        print("seed \(seed)")
+        let image = MemoryImage(seed: seed)
+        let memory = try GuestCPU.makeMemory()
+        let vcpu = HostPlayedVCPU(memory: memory, host: HostCPU(image: image))
+        let guest = try GuestCPU(engine: vcpu, memory: memory, image: image)
+        let host = HostCPU(image: image)
+        var generator = InstructionGenerator(forms: InstructionForms(), seed: seed)
+        var mismatches: [Mismatch] = []
+        for _ in 0..<3000 {
+            let (test, instruction) = generator.next()
+            vcpu.current = test
+            let native = host.run(test)
+            if native.changeCount > 96 { continue }  // more than the stand-in is told
+            let found = compare(test, instruction, native: native, engine: guest.run(test))
+            if let found { mismatches.append(found) }
+        }
+        #expect(mismatches.isEmpty, "\(summary(mismatches))")
+    }
+
+    @Test func interpreterAgreesWithTheHost() throws {
+        let memory = try GuestCPU.makeMemory()
+        let vcpu = InterpreterVCPU(memory: memory, requests: VCPURequests(), interruptController: nil)
+        try compareWithHost(vcpu, memory)
+    }
+
+    private func compareWithHost(_ engine: some VCPU, _ memory: GuestMemory) throws {
+        let seed = DifferentialSettings.seed, count = DifferentialSettings.cases
+        print("\(type(of: engine).engineName): \(count) cases from ROOST_SEED=\(seed)")
+        let image = MemoryImage(seed: seed)
+        let guest = try GuestCPU(engine: engine, memory: memory, image: image)
+        let host = HostCPU(image: image)
+        var generator = InstructionGenerator(forms: InstructionForms(), seed: seed, only: DifferentialSettings.only)
+        var mismatches: [Mismatch] = []
+        var failures = 0, done = 0
+        while done < count {
+            let batch = (0..<min(HostCPU.batchSize, count - done)).map { _ in generator.next() }
+            let natives = host.run(batch.map(\.test))
+            for (index, (test, instruction)) in batch.enumerated() {
+                guard
+                    let found = compare(test, instruction, native: natives[index], engine: guest.run(test))
+                else { continue }
+                failures += 1
+                if mismatches.count < 20_000 { mismatches.append(found) }
+            }
+            done += batch.count
+        }
+        if let path = DifferentialSettings.report { try save(summary(mismatches, shown: 5, groups: .max), path) }
+        #expect(failures == 0, "\(failures) of \(count) cases from ROOST_SEED=\(seed):\n\(summary(mismatches))")
+    }
+
+    private func save(_ text: String, _ path: String) throws {
+        let file = unsafe fopen(path, "w")
+        try #require(unsafe file != nil)
+        unsafe fputs(text, file)
+        unsafe fclose(file)
+    }
+}
