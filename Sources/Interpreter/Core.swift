@@ -60,10 +60,21 @@ struct Core: ~Copyable {
     var faultHasCode = false
     /// The #GP came of a non-canonical address: a stack reference makes it #SS.
     var faultIsAddress = false
+    /// A #DB that is no fault of its instruction: RF is pushed as it is.
+    var faultKeepsResume = false
     var faultCode: UInt32 = 0
     var faultAddress: UInt64 = 0
     /// STI, MOV SS, POP SS: no interrupt before the next instruction is done.
     var shadow = false
+    /// MOV SS, POP SS: no debug exception either.
+    var debugShadow = false
+    /// About the instruction being single-stepped: TF was set before it; it
+    /// is one after which TF does not trap; RF was set before it.
+    var stepTraps = false
+    var stepSuppressed = false
+    var stepResumes = false
+    /// CS base that the jump cache's entries for 16- and 32-bit code were made under.
+    var jumpBase: UInt64 = 0
     var nmiBlocked = false
     /// DR6 bits that a data breakpoint or a task switch left to be raised after this instruction.
     var pendingDebug: UInt64 = 0
@@ -175,6 +186,7 @@ struct Core: ~Copyable {
         core.faultHasCode = code != nil
         core.faultCode = code ?? 0
         core.faultIsAddress = false
+        core.faultKeepsResume = false
         return Stop()
     }
 

@@ -106,6 +106,7 @@ package import X86
         cpu.core.shadow = false
         cpu.core.nmiBlocked = false
         cpu.core.pendingDebug = 0
+        cpu.core.debugShadow = false
         cpu.core.refused = false
         cpu.forgetAnswers()
         awaitsAnswer = false
@@ -121,15 +122,18 @@ package import X86
             if cpu.core.answerCount > 0 || cpu.core.refused {
                 // The instruction that asked, again, with what it was told.
                 step(cpu)
+                if cpu.core.stepping { cpu.afterStep() }
                 if cpu.core.event == .exit && awaitsAnswer { cpu.core.answerNext = 0 } else { cpu.forgetAnswers() }
             } else if let exit = takeRequests(cpu) {
                 return exit
             } else if cpu.core.stepping || cpu.core.shadow {
                 let shadowed = cpu.core.shadow
                 if let exit = cpu.beforeStep() { return exit }
-                if cpu.core.event == .lookup { step(cpu) }
-                if shadowed { cpu.endShadow() }
-                cpu.afterStep()
+                if cpu.core.event == .lookup {
+                    step(cpu)
+                    if shadowed { cpu.endShadow() }
+                    cpu.afterStep()
+                }
             } else {
                 runChain(cpu)
             }
@@ -179,7 +183,8 @@ package import X86
 
     private func runChain(_ cpu: CPU) {
         do throws(Stop) {
-            var record: UnsafeRawPointer? = unsafe try lookup(cpu)
+            var record = unsafe cpu.jump(to: cpu.state.rip)
+            if unsafe record == nil { unsafe record = try lookup(cpu) }
             let raw = unsafe cpu.raw
             while let present = unsafe record {
                 unsafe record = present.assumingMemoryBound(to: Instruction.self).pointee.handler(raw, present)

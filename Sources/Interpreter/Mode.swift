@@ -3,7 +3,7 @@ internal import X86
 
 extension CPU {
     /// Brings what is derived from the state back in step with it: to be
-    /// called after any change of CR0, CR4, EFER, XCR0, RFLAGS, CS or SS.
+    /// called after any change of CR0, CR4, EFER, XCR0, RFLAGS, DR7, CS or SS.
     func modeChanged() {
         let cs = state.segments[SegmentName.cs]
         let protected = state.cr0 & CR0.protectedMode != 0
@@ -18,6 +18,12 @@ extension CPU {
                 core.codeSize == .bits64 && segment < SegmentName.fs ? 0 : state.segments[segment].base
         }
         self[AddressSlot.zero] = 0
+        core.watching = hasDataBreakpoint
+        // The jump cache is by RIP: another base, another meaning.
+        if core.codeSize != .bits64 && cs.base != core.jumpBase {
+            core.jumpBase = cs.base
+            forgetJumps()
+        }
         selectTLB()
         interruptsChanged()
     }
@@ -43,16 +49,14 @@ extension CPU {
         if state.rflags & RFlags.interrupt != 0 { mask.insert(.interrupt) }
         if !core.nmiBlocked { mask.insert(.nonMaskableInterrupt) }
         core.pollMask = mask.rawValue
-        core.stepping = state.rflags & RFlags.trap != 0 || state.dr[7] & 0xff != 0 && hasInstructionBreakpoint
-    }
-
-    private var hasInstructionBreakpoint: Bool {
-        (0..<4).contains { state.dr[7] & (3 &<< UInt64($0 * 2)) != 0 && state.dr[7] >> UInt64(16 + $0 * 4) & 3 == 0 }
+        core.stepping = state.rflags & RFlags.trap != 0 || core.pendingDebug != 0
+            || state.dr[7] & DR7.enables != 0 && (core.watching || hasInstructionBreakpoint)
     }
 
     /// The instruction after STI or MOV SS is done.
     func endShadow() {
         core.shadow = false
+        core.debugShadow = false
         interruptsChanged()
     }
 }

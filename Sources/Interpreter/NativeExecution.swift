@@ -44,7 +44,7 @@ extension Instruction.Options {
     }
 
     /// So much that it is better to begin anew; no record may be in use.
-    var isCrowded: Bool { cache.isCrowded || unsafe accesses.count > 10_000 }
+    var isCrowded: Bool { unsafe cache.isCrowded || accesses.count > 10_000 }
 
     func removeAll() {
         release()

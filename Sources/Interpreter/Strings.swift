@@ -69,13 +69,16 @@ extension CPU {
                     // A 32-bit counter is written back, even if it was zero at once.
                     return unsafe UnsafeRawPointer(i + 1)
                 }
-                let done = try element(record, kind, mask, count: count)
+                // A trap comes after each iteration (SDM 3B, 17.3.1.4).
+                let done = try element(record, kind, mask, count: core.stepping ? 1 : count)
                 advance(Register.rcx, by: 0 &- done, mask)
                 if core.answerCount > 0 { forgetAnswers() }
                 if kind == .scan || kind == .compare, zero == record.options.contains(.repne) {
                     return unsafe UnsafeRawPointer(i + 1)
                 }
-                if isRequested {
+                if isRequested || core.stepping && (core.stepTraps || core.pendingDebug != 0) {
+                    // Between iterations, RF is pushed as 1: the instruction's breakpoint was met already.
+                    if core.stepping && self[Register.rcx] & mask != 0 { state.rflags |= RFlags.resume }
                     unsafe state.rip = rip(i)
                     core.event = .lookup
                     return nil

@@ -219,7 +219,8 @@ extension CPU {
             state.dr[7] = value & 0xffff_2bff | 0x400
         default: state.dr[number] = value
         }
-        debugRegistersChanged()
+        flushTLB()
+        modeChanged()
     }
 
     func loadMachineStatusWord(_ i: InstructionPointer) throws(Stop) {

@@ -90,8 +90,6 @@ extension Lowering {
 extension CPU {
     private var ioPrivilege: UInt8 { UInt8(truncatingIfNeeded: state.rflags >> 12 & 3) }
 
-    private var isVirtual8086: Bool { state.rflags & RFlags.virtual8086 != 0 && state.cr0 & CR0.protectedMode != 0 }
-
     // MARK: Interrupt flag
 
     private func checkInterruptFlag() throws(Stop) {

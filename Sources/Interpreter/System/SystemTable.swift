@@ -4,6 +4,9 @@ internal import X86
 
 extension LoweringTable {
     mutating func addSystem() {
+        addInterrupts()
+        addSegments()
+        addSystemCalls()
         addControlRegisters()
         addModelSpecific()
         addPrivileged()
@@ -29,28 +32,7 @@ extension Handlers {
 }
 
 // Seams that are filled in elsewhere.
-extension LoweringTable {
-    mutating func addDescriptorQueries() {}
-}
 extension Lowering {
-    mutating func popSegment() -> Handler? { nil }
-    mutating func moveSegment() -> Handler? { nil }
     /// Far CALL, JMP and RET.
     mutating func farTransfer() -> Handler? { nil }
-}
-
-extension CPU {
-    /// Delivers the pending fault; returns the words for a shutdown if it cannot be.
-    func deliverFault() -> String? { "exception \(core.faultVector)" }
-
-    /// Delivers an external interrupt or NMI.
-    func deliverInterrupt(_ vector: UInt8) -> String? { nil }
-    func debugRegistersChanged() { modeChanged() }
-
-    /// Single step or instruction breakpoint before the next instruction.
-    func beforeStep() -> VCPUExit? { nil }
-    func afterStep() {}
-
-    func isWatched(page address: UInt64) -> Bool { false }
-    func noteWatched(_ address: UInt64, _ count: Int, write: Bool) {}
 }
