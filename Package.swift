@@ -77,3 +77,12 @@ let package = Package(
     ]
 )
 //:
+
+// Fuzz targets link with libFuzzer's own main and exist only where asked for:
+// ROOST_FUZZ=1 swift build --sanitize fuzzer (see Fuzz/README.md).
+if Context.environment["ROOST_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "FuzzBoot", dependencies: ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"], path: "Fuzz/Boot",
+            swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
+}

@@ -74,6 +74,11 @@ import Testing
             wrongSize.put(UInt32.max, at: wrongSize.count - 4)
             expect(Synthetic.bzImage(payload: wrongSize), name, "corrupt", "claims")
         }
+        var longChunk = Pack.lz4(Synthetic.vmlinux())
+        longChunk.put(UInt32(9 << 20), at: 4)
+        expect(Synthetic.bzImage(payload: longChunk), "lz4", "cut short")
+        longChunk.insert(contentsOf: [UInt8](repeating: 0, count: 9 << 20), at: 100)
+        expect(Synthetic.bzImage(payload: longChunk), "lz4", "longer than")
         expect(Synthetic.bzImage(payload: Pack.zstd(Synthetic.text)), "corrupt", "no ELF")
         expect(Synthetic.bzImage(payload: Synthetic.text), "corrupt", "no known method")
     }

@@ -115,12 +115,15 @@ extension KernelPayload {
         _ input: UnsafeRawBufferPointer, _ output: UnsafeMutableRawBufferPointer
     ) throws(Corrupt) -> Int {
         let chunkLimit = 8 << 20
+        let packedLimit = Int(LZ4_compressBound(Int32(chunkLimit)))
         var position = 4, filled = 0
         while position < input.count {
             guard input.count - position >= 4 else { throw Corrupt(why: "an lz4 chunk is cut short") }
             let length = Int(unsafe input.loadUnaligned(fromByteOffset: position, as: UInt32.self).littleEndian)
             position += 4
             guard length > 0, length <= input.count - position else { throw Corrupt(why: "an lz4 chunk is cut short") }
+            // Also keeps the length within the 32 bits that liblz4 takes.
+            guard length <= packedLimit else { throw Corrupt(why: "an lz4 chunk is longer than 8 MiB can become") }
             let room = min(chunkLimit, output.count - filled)
             let count = unsafe LZ4_decompress_safe(
                 input.baseAddress?.advanced(by: position).assumingMemoryBound(to: CChar.self),
