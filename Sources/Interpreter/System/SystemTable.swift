@@ -6,6 +6,7 @@ extension LoweringTable {
     mutating func addSystem() {
         addInterrupts()
         addSegments()
+        addTransfers()
         addSystemCalls()
     }
 }
@@ -13,8 +14,6 @@ extension LoweringTable {
 extension Lowering {
     /// MOV to and from segment, control and debug registers.
     mutating func moveSystem() -> Handler? { unsafe moveSegment() }
-    /// Far CALL, JMP and RET.
-    mutating func farTransfer() -> Handler? { nil }
 }
 
 extension CPU {
