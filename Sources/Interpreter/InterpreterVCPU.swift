@@ -119,13 +119,21 @@ package import X86
         precondition(!awaitsAnswer, "the last exit wants an answer first")
         let cpu = self.cpu
         while true {
-            if cpu.core.answerCount > 0 || cpu.core.refused {
+            if cpu.core.event == .fault {
+                // Of a task that was just switched to. A chain of such must not keep us from stopping.
+                if requests.pending.contains(.stop) {
+                    requests.clear(.stop)
+                    return .stopped
+                }
+            } else if cpu.core.answerCount > 0 || cpu.core.refused {
                 // The instruction that asked, again, with what it was told.
                 step(cpu)
                 if cpu.core.stepping { cpu.afterStep() }
                 if cpu.core.event == .exit && awaitsAnswer { cpu.core.answerNext = 0 } else { cpu.forgetAnswers() }
             } else if let exit = takeRequests(cpu) {
                 return exit
+            } else if cpu.core.event == .fault {
+                // An interrupt went through a task gate, to a task that cannot begin.
             } else if cpu.core.stepping || cpu.core.shadow {
                 let shadowed = cpu.core.shadow
                 if let exit = cpu.beforeStep() { return exit }

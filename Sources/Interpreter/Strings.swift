@@ -76,9 +76,10 @@ extension CPU {
                 if kind == .scan || kind == .compare, zero == record.options.contains(.repne) {
                     return unsafe UnsafeRawPointer(i + 1)
                 }
+                if self[Register.rcx] & mask == 0 { return unsafe UnsafeRawPointer(i + 1) }
                 if isRequested || core.stepping && (core.stepTraps || core.pendingDebug != 0) {
                     // Between iterations, RF is pushed as 1: the instruction's breakpoint was met already.
-                    if core.stepping && self[Register.rcx] & mask != 0 { state.rflags |= RFlags.resume }
+                    if core.stepping { state.rflags |= RFlags.resume }
                     unsafe state.rip = rip(i)
                     core.event = .lookup
                     return nil

@@ -24,6 +24,7 @@ extension CPU {
         } else if state.rflags & RFlags.nestedTask != 0 {
             if isLongActive { throw generalProtection() }
             unsafe try returnFromTask(nextRIP(i))
+            if core.event == .fault { return }
         } else {
             try protectedReturn(bytes)
         }

@@ -56,7 +56,8 @@ extension CPU {
         } else {
             try deliverReal(delivery)
         }
-        modeChanged()
+        // After a task switch, the new task may have a fault of its own pending.
+        if core.event != .fault { modeChanged() }
     }
 
     /// By the interrupt vector table of real mode (SDM 3B, 20.1.4).
@@ -83,9 +84,9 @@ extension CPU {
         var delivery = pendingDelivery(after: nil)
         if first == Vector.debug { state.dr[7] &= ~DR7.generalDetect }
         while true {
+            core.event = .lookup
             do throws(Stop) {
                 try deliver(delivery)
-                core.event = .lookup
                 return nil
             } catch {
                 if core.event == .exit {
@@ -220,10 +221,9 @@ extension CPU {
     let cpu = unsafe CPU(raw)
     do throws(Stop) {
         unsafe try body(cpu, i)
-        if cpu.core.stepping || cpu.core.shadow {
-            cpu.core.event = .lookup
-            return nil
-        }
+        // A task that was switched to has a fault of its own: RIP is right already.
+        if cpu.core.event == .fault { return nil }
+        if cpu.core.stepping || cpu.core.shadow { return nil }
         return cpu.jump(to: cpu.state.rip)
     } catch {
         return unsafe stopped(cpu, i)

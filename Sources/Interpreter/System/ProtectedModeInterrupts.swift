@@ -90,10 +90,14 @@ extension CPU {
 
     private func deliverByTask(_ delivery: Delivery, _ selector: UInt16) throws(Stop) {
         try switchTask(selector, .interrupt, returnTo: delivery.rip, rflags: delivery.rflags, external: delivery.external)
-        guard let code = delivery.errorCode else { return }
+        guard let code = delivery.errorCode, core.event != .fault else { return }
         modeChanged()
-        var stack = presentStack(code: delivery.external)
-        try push(&stack, UInt64(code), state.tr.type & 8 != 0 ? 4 : 2)
-        use(stack)
+        do throws(Stop) {
+            var stack = presentStack(code: delivery.external)
+            try push(&stack, UInt64(code), state.tr.type & 8 != 0 ? 4 : 2)
+            use(stack)
+        } catch {
+            // Pending, in the new task.
+        }
     }
 }

@@ -6,7 +6,7 @@ internal import X86
 
 extension CPU {
     /// Loads ES, SS, DS, FS or GS with every check that the mode asks for.
-    func loadSegment(_ number: Int, _ selector: UInt16) throws(Stop) {
+    func loadSegment(_ number: Int, _ selector: UInt16, _ vector: UInt8 = Vector.generalProtection) throws(Stop) {
         if !usesDescriptors {
             setSegment(number, legacySegment(number, selector))
             return
@@ -19,14 +19,14 @@ extension CPU {
             setSegment(number, Segment(selector: selector, attributes: Segment.unusableBit))
             return
         }
-        let descriptor = try descriptor(selector)
+        let descriptor = try descriptor(selector, vector)
         // Data, or code that can be read.
-        if descriptor.isSystem || descriptor.low >> 41 & 5 == 4 { throw generalProtection(selector.selectorIndex) }
+        if descriptor.isSystem || descriptor.low >> 41 & 5 == 4 { throw fault(vector, code: selector.selectorIndex) }
         let isConformingCode = descriptor.isCode && descriptor.isConforming
         if !isConformingCode
             && (selector.requestedPrivilege > descriptor.privilegeLevel || Int(core.privilege) > descriptor.privilegeLevel)
         {
-            throw generalProtection(selector.selectorIndex)
+            throw fault(vector, code: selector.selectorIndex)
         }
         if !descriptor.isPresent { throw fault(Vector.segmentNotPresent, code: selector.selectorIndex) }
         setSegment(number, try accessed(descriptor, selector))

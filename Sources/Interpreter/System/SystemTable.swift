@@ -6,6 +6,7 @@ extension LoweringTable {
     mutating func addSystem() {
         addInterrupts()
         addSegments()
+        addTransfers()
         addSystemCalls()
         addControlRegisters()
         addModelSpecific()
@@ -29,10 +30,4 @@ extension Handlers {
     static let hypercall: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
         unsafe cpu.state.rip = cpu.nextRIP(i)
         throw cpu.leave(.hypercall) } }
-}
-
-// Seams that are filled in elsewhere.
-extension Lowering {
-    /// Far CALL, JMP and RET.
-    mutating func farTransfer() -> Handler? { nil }
 }
