@@ -286,10 +286,19 @@ extension Handlers {
     static let jcxz: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.jumpIfCounterZero(i) } }
     /// Behind the last record of a block: goes on with the code after it.
     static let endOfBlock: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.jump(to: cpu.rip(i)) } }
-    /// In place of a record whose bytes were overwritten.
+    /// In place of a record whose bytes were overwritten. Links and the jump
+    /// cache may still lead here: find the code anew, and pass them on to it.
     static let stale: Handler = { unsafe branch($0, $1) { cpu, i in
-        unsafe cpu.state.rip = cpu.rip(i)
-        cpu.core.event = .lookup
+        let rip = unsafe cpu.rip(i)
+        if unsafe i.pointee.offset < 4096, let record = unsafe cpu.owner.link(i, to: rip) {
+            if unsafe i.pointee.link == UnsafeMutableRawPointer(mutating: record) {
+                unsafe UnsafeMutablePointer(mutating: i).pointee.handler = Handlers.forward
+            }
+            return unsafe record
+        }
+        cpu.state.rip = rip
         return nil } }
+    /// What `stale` becomes when it knows its successor.
+    static let forward: Handler = { unsafe UnsafeRawPointer($1.assumingMemoryBound(to: Instruction.self).pointee.link) }
 }
 //:
