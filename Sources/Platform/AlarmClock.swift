@@ -99,6 +99,7 @@ package final class AlarmClock: @unchecked Sendable {
     /// Starts the thread, unless it runs.
     package func start() throws(HostError) {
         if thread.withLock({ $0 != nil }) { return }
+        state.withLock { ringLocked(&$0, at: $0.deadlines.min() ?? .max) }
         let started = try HostThread(name: "alarm clock") { [self] in
             while true {
                 timer.wait()

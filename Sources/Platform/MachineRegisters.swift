@@ -27,6 +27,7 @@ final class MachineRegisters: Sendable {
         MSR.debugControl: 0,
         0x1db: 0, 0x1dc: 0, 0x1dd: 0, 0x1de: 0,  // Last branch and exception
         0x606: 0, 0x611: 0, 0x619: 0, 0x639: 0, 0x641: 0,  // RAPL
+        0xc001_001a: 0, 0xc001_001d: 0,  // AMD TOP_MEM, TOP_MEM2
         0xc001_0020: 0,  // AMD PATCH_LOADER
         0xc001_0058: 0,  // AMD MMIO_CFG_BASE
         0xc001_0062: 0, 0xc001_0063: 0, 0xc001_0064: 0,  // AMD P-states
@@ -73,6 +74,8 @@ final class MachineRegisters: Sendable {
 
     /// Whether it may be written so; if not, #GP.
     func write(_ index: UInt32, _ value: UInt64) -> Bool {
+        // IBPB, write-only: we keep no predictions from one program to another.
+        if index == MSR.predictionCommand { return value & ~1 == 0 }
         if Self.constants[index] != nil { return true }
         guard Self.isValid(index, value) else { return false }
         return values.withLock { values in

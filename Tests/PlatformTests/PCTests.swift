@@ -100,9 +100,12 @@ import X86
         #expect(machine.readMSR(0xfe) == 0x508)
         #expect(!machine.writeMSR(0xfe, 0))
         #expect(machine.writeMSR(0x79, 0x1234))
+        #expect(machine.writeMSR(0x49, 1))  // IBPB
+        #expect(!machine.writeMSR(0x49, 2))
+        #expect(machine.readMSR(0x49) == nil)
         #expect(machine.readMSR(0x1234_5678) == nil)
         #expect(machine.readMSR(0x1234_5678) == nil)
-        #expect(machine.notes.text == "#GP for WRMSR of 0xfe#GP for RDMSR of 0x12345678")
+        #expect(machine.notes.text == "#GP for WRMSR of 0xfe#GP for WRMSR of 0x49#GP for RDMSR of 0x12345678")
         #expect(!machine.writeMSR(0x4b56_4d02, 1))  // Paravirtual features not offered.
     }
 
@@ -248,20 +251,42 @@ import X86
         #expect(late < HostClock.timeStampFrequency, "a second late")
     }
 
+    @Test("the alarm clock can be stopped and started again")
+    func alarmClockRestarts() throws {
+        let alarms = try AlarmClock(HostMachineClock())
+        let rung = VCPURequests()
+        let alarm = alarms.makeAlarm { rung.post(.stop) }
+        for _ in 0..<3 {
+            try alarms.start()
+            alarm.set(HostClock.monotonicNanoseconds + 1_000_000)
+            rung.wait(for: .stop)
+            rung.clear(.stop)
+            alarms.stop()
+            alarm.set(1)  // Nobody rings now.
+            #expect(alarms.nextDeadline == 1)
+            #expect(rung.pending.isEmpty)
+            try alarms.start()
+            rung.wait(for: .stop)
+            rung.clear(.stop)
+            alarms.stop()
+        }
+    }
+
     @Test("many threads raise interrupts, none is lost, none is left")
     func threads() throws {
         let machine = try Machine()
-        let rounds = 500
+        let rounds = 2000
         let lines = (0..<4).map { machine.pc.interruptLine(gsi: 16 + $0) }
         for index in 0..<4 { machine.route(pin: 16 + index, 0x8000 | UInt64(0x40 + index * 16)) }
         var threads: [HostThread] = []
-        let acknowledged = lines.map { _ in Collected() }
+        let acknowledged = lines.map { _ in VCPURequests() }  // For their word to sleep on.
         for (line, done) in zip(lines, acknowledged) {
             threads.append(
                 try HostThread(name: "device") {
-                    for round in 0..<rounds {
+                    for _ in 0..<rounds {
                         line.raise()
-                        while done.calls <= round {}
+                        done.wait(for: .stop)
+                        done.clear(.stop)
                     }
                 })
         }
@@ -272,7 +297,7 @@ import X86
             let index = Int(vector - 0x40) / 16
             lines[index].lower()
             machine.writeAPIC(0xb0, 0)
-            acknowledged[index].append([])
+            acknowledged[index].post(.stop)
         }
         for thread in threads { thread.join() }
         #expect(!machine.interruptIsRequested)

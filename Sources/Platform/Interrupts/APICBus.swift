@@ -33,7 +33,8 @@ package struct InterruptMessage: Equatable, Sendable {
     }
 
     package init(
-        vector: UInt8, deliveryMode: DeliveryMode = .fixed, destination: UInt32 = 0, isLogical: Bool = false, isLevel: Bool = false
+        vector: UInt8, deliveryMode: DeliveryMode = .fixed, destination: UInt32 = 0, isLogical: Bool = false,
+        isLevel: Bool = false
     ) {
         self.vector = vector
         self.deliveryMode = deliveryMode
@@ -116,7 +117,11 @@ package final class InterruptLines: Sendable {
             let isHigh = levels[gsi] != 0
             ioAPIC.setPin(gsi, isHigh)
             // ISA interrupts reach both controllers; the kernel masks one of them.
-            if gsi == MemoryMap.timerGSI { pic.setLine(0, isHigh) } else if gsi > 2 && gsi < 16 || gsi == 1 { pic.setLine(gsi, isHigh) }
+            switch gsi {
+            case MemoryMap.timerGSI: pic.setLine(0, isHigh)
+            case 1, 3..<16: pic.setLine(gsi, isHigh)
+            default: break
+            }
         }
     }
 }
