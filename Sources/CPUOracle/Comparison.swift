@@ -24,9 +24,9 @@ package func compare(
 ) -> Mismatch? {
     let tolerance = Tolerance(test, instruction, native: native)
     var differences: [String] = []
-    func note(_ what: String, _ native: UInt64, _ engine: UInt64, _ mask: UInt64 = ~0) {
+    func note(_ what: @autoclosure () -> String, _ native: UInt64, _ engine: UInt64, _ mask: UInt64 = ~0) {
         if (native ^ engine) & mask == 0 { return }
-        differences.append("\(what): host \(hexadecimal(native)) engine \(hexadecimal(engine))")
+        differences.append("\(what()): host \(hexadecimal(native)) engine \(hexadecimal(engine))")
     }
     if tolerance.faultKind || engine.vector == 3 { note("vector", native.vector, engine.vector) }
     if native.vector == engine.vector {
