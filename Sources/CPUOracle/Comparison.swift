@@ -99,22 +99,32 @@ package func flagNames(_ flags: UInt64) -> String {
 
 extension Mismatch {
     /// All one needs to see what went wrong.
-    package func report(_ decoder: Disassembler) -> String {
-        let bytes = test.codeBytes
-        var lines = [
-            "\(decoder.text(bytes, at: test.rip))    bytes \(bytes.map { hexadecimal(UInt64($0), 2) }.joined(separator: " ")) at \(hexadecimal(test.rip, 8))"
-        ]
-        lines += differences.map { "    \($0)" }
-        lines.append("    host vector \(native.vector), error \(native.errorCode), cr2 \(hexadecimal(native.cr2)), rip \(hexadecimal(native.rip, 8))")
-        lines.append("    in: rflags \(flagNames(test.rflags)) mxcsr \(hexadecimal(UInt64(test.mxcsr), 4)) fcw/fsw/ftw \(hexadecimal(test.fxsave[0], 10))")
-        for row in 0..<4 {
-            lines.append("    in: " + (0..<4).map { "\(registerNames[row * 4 + $0]) \(hexadecimal(test.gpr[row * 4 + $0]))" }.joined(separator: " "))
-        }
-        let text = decoder.text(bytes, at: test.rip)
-        for index in 0..<16 where text.contains("mm\(index)") {
-            lines.append("    in: ymm\(index) " + (0..<4).map { hexadecimal(test.ymm[index * 4 + 3 - $0]) }.joined(separator: "_"))
-        }
+    package func report(_ disassembler: Disassembler) -> String {
+        var lines = Self.describe(test, disassembler)
+        lines.insert(contentsOf: differences.map { "    \($0)" }, at: 1)
+        lines.append(
+            "    host vector \(native.vector), error \(native.errorCode), cr2 \(hexadecimal(native.cr2)), rip \(hexadecimal(native.rip, 8))")
         return lines.joined(separator: "\n")
+    }
+
+    /// A case before it is run.
+    package static func describe(_ test: TestCase) -> String { describe(test, Disassembler()).joined(separator: "\n") + "\n" }
+
+    private static func describe(_ test: TestCase, _ disassembler: Disassembler) -> [String] {
+        let text = disassembler.text(test.codeBytes, at: test.rip)
+        let bytes = test.codeBytes.map { hexadecimal(UInt64($0), 2) }.joined(separator: " ")
+        var lines = ["\(text)    bytes \(bytes) at \(hexadecimal(test.rip, 8))"]
+        lines.append(
+            "    in: rflags \(flagNames(test.rflags)) mxcsr \(hexadecimal(UInt64(test.mxcsr), 4)) fcw/fsw/ftw \(hexadecimal(test.fxsave[0], 10))")
+        for row in 0..<4 {
+            let four = (row * 4..<row * 4 + 4).map { "\(registerNames[$0]) \(hexadecimal(test.gpr[$0]))" }
+            lines.append("    in: " + four.joined(separator: " "))
+        }
+        for index in 0..<16 where text.contains("mm\(index)") {
+            let words = (0..<4).map { hexadecimal(test.ymm[index * 4 + 3 - $0]) }
+            lines.append("    in: ymm\(index) " + words.joined(separator: "_"))
+        }
+        return lines
     }
 }
 
