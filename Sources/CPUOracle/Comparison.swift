@@ -31,7 +31,7 @@ package func compare(
     if tolerance.faultKind || engine.vector == 3 { note("vector", native.vector, engine.vector) }
     if native.vector == engine.vector {
         note("error code", native.errorCode, engine.errorCode, tolerance.errorCode)
-        if native.vector == 14, tolerance.faultAddress { note("cr2", native.cr2, engine.cr2) }
+        if native.vector == 14 { note("cr2", native.cr2, engine.cr2, tolerance.faultAddress) }
     }
     note("rip", native.rip, engine.rip)
     if (native.rflags ^ engine.rflags) & tolerance.flags != 0 {
@@ -44,7 +44,7 @@ package func compare(
     }
     // FCW, FSW and FTW, not FOP; not the pointers; MXCSR; ten bytes of every sixteen.
     note("fcw fsw ftw", native.fxsave[0], engine.fxsave[0], 0xff_ffff_ffff)
-    note("mxcsr", native.fxsave[3], engine.fxsave[3], 0xffff)
+    note("mxcsr", native.fxsave[3], engine.fxsave[3], tolerance.mxcsr)
     for index in 0..<8 {
         note("st\(index) fraction", native.fxsave[4 + 2 * index], engine.fxsave[4 + 2 * index])
         note("st\(index) exponent", native.fxsave[5 + 2 * index], engine.fxsave[5 + 2 * index], 0xffff)
