@@ -24,14 +24,14 @@ package func compare(
 ) -> Mismatch? {
     let tolerance = Tolerance(test, instruction, native: native)
     var differences: [String] = []
-    func note(_ what: String, _ native: UInt64, _ engine: UInt64, _ mask: UInt64 = ~0) {
+    func note(_ what: @autoclosure () -> String, _ native: UInt64, _ engine: UInt64, _ mask: UInt64 = ~0) {
         if (native ^ engine) & mask == 0 { return }
-        differences.append("\(what): host \(hexadecimal(native)) engine \(hexadecimal(engine))")
+        differences.append("\(what()): host \(hexadecimal(native)) engine \(hexadecimal(engine))")
     }
     if tolerance.faultKind || engine.vector == 3 { note("vector", native.vector, engine.vector) }
     if native.vector == engine.vector {
         note("error code", native.errorCode, engine.errorCode, tolerance.errorCode)
-        if native.vector == 14, tolerance.faultAddress { note("cr2", native.cr2, engine.cr2) }
+        if native.vector == 14 { note("cr2", native.cr2, engine.cr2, tolerance.faultAddress) }
     }
     note("rip", native.rip, engine.rip)
     if (native.rflags ^ engine.rflags) & tolerance.flags != 0 {
@@ -44,7 +44,7 @@ package func compare(
     }
     // FCW, FSW and FTW, not FOP; not the pointers; MXCSR; ten bytes of every sixteen.
     note("fcw fsw ftw", native.fxsave[0], engine.fxsave[0], 0xff_ffff_ffff)
-    note("mxcsr", native.fxsave[3], engine.fxsave[3], 0xffff)
+    note("mxcsr", native.fxsave[3], engine.fxsave[3], tolerance.mxcsr)
     for index in 0..<8 {
         note("st\(index) fraction", native.fxsave[4 + 2 * index], engine.fxsave[4 + 2 * index])
         note("st\(index) exponent", native.fxsave[5 + 2 * index], engine.fxsave[5 + 2 * index], 0xffff)
@@ -99,22 +99,32 @@ package func flagNames(_ flags: UInt64) -> String {
 
 extension Mismatch {
     /// All one needs to see what went wrong.
-    package func report(_ decoder: Disassembler) -> String {
-        let bytes = test.codeBytes
-        var lines = [
-            "\(decoder.text(bytes, at: test.rip))    bytes \(bytes.map { hexadecimal(UInt64($0), 2) }.joined(separator: " ")) at \(hexadecimal(test.rip, 8))"
-        ]
-        lines += differences.map { "    \($0)" }
-        lines.append("    host vector \(native.vector), error \(native.errorCode), cr2 \(hexadecimal(native.cr2)), rip \(hexadecimal(native.rip, 8))")
-        lines.append("    in: rflags \(flagNames(test.rflags)) mxcsr \(hexadecimal(UInt64(test.mxcsr), 4)) fcw/fsw/ftw \(hexadecimal(test.fxsave[0], 10))")
-        for row in 0..<4 {
-            lines.append("    in: " + (0..<4).map { "\(registerNames[row * 4 + $0]) \(hexadecimal(test.gpr[row * 4 + $0]))" }.joined(separator: " "))
-        }
-        let text = decoder.text(bytes, at: test.rip)
-        for index in 0..<16 where text.contains("mm\(index)") {
-            lines.append("    in: ymm\(index) " + (0..<4).map { hexadecimal(test.ymm[index * 4 + 3 - $0]) }.joined(separator: "_"))
-        }
+    package func report(_ disassembler: Disassembler) -> String {
+        var lines = Self.describe(test, disassembler)
+        lines.insert(contentsOf: differences.map { "    \($0)" }, at: 1)
+        lines.append(
+            "    host vector \(native.vector), error \(native.errorCode), cr2 \(hexadecimal(native.cr2)), rip \(hexadecimal(native.rip, 8))")
         return lines.joined(separator: "\n")
+    }
+
+    /// A case before it is run.
+    package static func describe(_ test: TestCase) -> String { describe(test, Disassembler()).joined(separator: "\n") + "\n" }
+
+    private static func describe(_ test: TestCase, _ disassembler: Disassembler) -> [String] {
+        let text = disassembler.text(test.codeBytes, at: test.rip)
+        let bytes = test.codeBytes.map { hexadecimal(UInt64($0), 2) }.joined(separator: " ")
+        var lines = ["\(text)    bytes \(bytes) at \(hexadecimal(test.rip, 8))"]
+        lines.append(
+            "    in: rflags \(flagNames(test.rflags)) mxcsr \(hexadecimal(UInt64(test.mxcsr), 4)) fcw/fsw/ftw \(hexadecimal(test.fxsave[0], 10))")
+        for row in 0..<4 {
+            let four = (row * 4..<row * 4 + 4).map { "\(registerNames[$0]) \(hexadecimal(test.gpr[$0]))" }
+            lines.append("    in: " + four.joined(separator: " "))
+        }
+        for index in 0..<16 where text.contains("mm\(index)") {
+            let words = (0..<4).map { hexadecimal(test.ymm[index * 4 + 3 - $0]) }
+            lines.append("    in: ymm\(index) " + words.joined(separator: "_"))
+        }
+        return lines
     }
 }
 

@@ -9,17 +9,18 @@ package struct InstructionGenerator {
     private var groups: [[InstructionForm]]
 
     /// - Parameter filter: for a hunt; a list with commas of mnemonics, of beginnings of mnemonics (`pcmp*`), and of
-    ///   ISA sets (`BMI1`).
+    ///   ISA sets (`BMI1`), each with `-` before it to leave it out instead.
     package init(forms: InstructionForms, seed: UInt64, only filter: String = "") {
         self.forms = forms
         random = SeededGenerator(seed: seed)
-        let wanted = filter.split(separator: ",").map(String.init)
+        let words = filter.split(separator: ",")
+        func names(_ word: Substring, _ form: InstructionForm) -> Bool {
+            word == form.name || word == form.isaSet || word.hasSuffix("*") && form.name.hasPrefix(word.dropLast())
+        }
+        let unwanted = words.filter { $0.hasPrefix("-") }.map { $0.dropFirst() }
+        let wanted = words.filter { !$0.hasPrefix("-") }
         groups = forms.groups.filter { group in
-            wanted.isEmpty
-                || wanted.contains { word in
-                    word == group[0].name || word == group[0].isaSet
-                        || word.hasSuffix("*") && group[0].name.hasPrefix(word.dropLast())
-                }
+            !unwanted.contains { names($0, group[0]) } && (wanted.isEmpty || wanted.contains { names($0, group[0]) })
         }
         precondition(!groups.isEmpty, "no instruction form is named \(filter)")
     }

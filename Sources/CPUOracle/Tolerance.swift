@@ -16,7 +16,8 @@ package struct Tolerance {
     package var freeVectors: UInt64 = 0
     package var memory = true
     package var errorCode: UInt64 = ~0
-    package var faultAddress = true
+    package var faultAddress: UInt64 = ~0
+    package var mxcsr: UInt64 = 0xffff
     /// False: it may be another fault, but must be one.
     package var faultKind = true
     /// Ranges of memory that do not count.
@@ -103,13 +104,13 @@ package struct Tolerance {
         let isString = instruction.category == ZYDIS_CATEGORY_STRINGOP
         // Which of its two operands CMPS reads first is nowhere said.
         if isString, name.hasPrefix("cmps") {
-            faultAddress = false
+            faultAddress = 0
             faultKind = false
             errorCode = 0
         }
         // Nor whether CALL looks at its target before or after it has pushed.
         if name == "call" {
-            faultAddress = false
+            faultAddress = 0
             faultKind = false
             errorCode = 0
         }
@@ -118,7 +119,17 @@ package struct Tolerance {
             for register in [1, 6, 7] { gpr[register] = 0xffff_ffff }
         }
         // Several writes, any of which may have happened before the one that faults; of CALL to a bad address, the push.
-        if ["fnsave", "fnstenv", "enter", "maskmovdqu", "maskmovq", "call"].contains(name) { memory = false }
+        if ["fnsave", "fnstenv", "enter", "maskmovdqu", "maskmovq", "call", "fbstp"].contains(name) { memory = false }
+        // Of an operand in many parts, or with some masked out, the byte that faults is the CPU's choice; not the page.
+        if ["fnsave", "fnstenv", "frstor", "fldenv", "fbstp", "fbld"].contains(name) || name.contains("maskmov") {
+            faultAddress = ~0xfff
+        }
+        // It has converted, and noted how, or found a fault in it, before it stores.
+        if name == "vcvtps2ph" {
+            mxcsr = 0
+            faultKind = false
+            errorCode = 0
+        }
         if instruction.category == ZYDIS_CATEGORY_AVX2GATHER || instruction.category == ZYDIS_CATEGORY_GATHER {
             // Elements may be gathered in any order below the one that faults (SDM 2, VPGATHERDD).
             for operand in instruction.operands where operand.isVectorRegister && operand.writes {

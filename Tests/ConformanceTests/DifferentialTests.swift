@@ -14,6 +14,8 @@ enum DifferentialSettings {
     static var cases: Int { variable("ROOST_CASES").flatMap { Int($0) } ?? 300_000 }
     /// `ROOST_REPORT=FILE`: all mismatches go there in full.
     static var report: String? { variable("ROOST_REPORT") }
+    /// `ROOST_TRACE=FILE`: has the case that is being run, should it take the process with it. Slow.
+    static let trace = variable("ROOST_TRACE")
     static var only: String { variable("ROOST_ONLY") ?? "" }
 }
 
@@ -59,6 +61,7 @@ enum DifferentialSettings {
             let batch = (0..<min(HostCPU.batchSize, count - done)).map { _ in generator.next() }
             let natives = host.run(batch.map(\.test))
             for (index, (test, instruction)) in batch.enumerated() {
+                if let trace = DifferentialSettings.trace { try save(Mismatch.describe(test), trace) }
                 guard
                     let found = compare(test, instruction, native: natives[index], engine: guest.run(test))
                 else { continue }
