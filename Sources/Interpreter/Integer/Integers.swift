@@ -90,6 +90,7 @@ extension LoweringTable {
         }
         self[ZYDIS_MNEMONIC_LAHF] = { _ in unsafe Handlers.lahf }
         self[ZYDIS_MNEMONIC_SAHF] = { _ in unsafe Handlers.sahf }
+        addBitScans()
         addDecimal()
     }
 
