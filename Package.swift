@@ -63,6 +63,7 @@ let package = Package(
             dependencies: ["Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: settings),
 
+        tests("Launcher", ["Launcher", "HostInterface"]),
         tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
         tests("Platform", ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         tests(

@@ -7,11 +7,10 @@ package final class KernelLog: Sendable {
     private static let kept = 64 << 10
 
     private let bytes = Mutex<[UInt8]>([])
-    private let pump: OutputPump?
+    private let isShown: Bool
 
-    init(pump: OutputPump?) { self.pump = pump }
-
-    package convenience init() { self.init(pump: nil) }
+    /// - Parameter isShown: all of it goes to standard error, too.
+    package init(isShown: Bool = false) { self.isShown = isShown }
 
     package func append(_ new: some Collection<UInt8>) {
         bytes.withLock { bytes in
@@ -19,7 +18,7 @@ package final class KernelLog: Sendable {
             // Cut rarely: moving 64 KiB for each byte would be dear.
             if bytes.count > 2 * Self.kept { bytes.removeFirst(bytes.count - Self.kept) }
         }
-        pump?.append(new)
+        if isShown { StandardStream.error.write(new) }
     }
 
     /// The last lines, at most `count` of them, without carriage returns and control characters.
