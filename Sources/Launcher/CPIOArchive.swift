@@ -1,4 +1,4 @@
-//L:110 An archive that a kernel can unpack
+//L:090 An archive that a kernel can unpack
 //
 // An initramfs is a cpio archive in the "newc" format, the simplest thing that
 // ever held files (Documentation/driver-api/early-userspace/buffer-format.rst

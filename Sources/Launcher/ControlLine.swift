@@ -1,4 +1,4 @@
-//L:135 A few words with /init
+//L:260 A few words with /init
 //
 // The other end of ttyS3. Whoever speaks there is the Guest's root, so it is
 // believed in nothing that could hurt more than the Guest itself: a line is

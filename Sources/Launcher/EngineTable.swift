@@ -35,3 +35,4 @@ package enum EngineTable {
     /// All that can be asked for, to be read by a person.
     package static var names: String { ([automatic] + all.map(\.name)).joined(separator: ", ") }
 }
+//:

@@ -1,4 +1,4 @@
-//L:140 The way out
+//L:270 The way out
 //
 // In raw mode every key is the Guest's, so the way out must be a key that the
 // Guest does not get: Ctrl-A and a letter. And for those who do not know that,

@@ -1,6 +1,6 @@
 package import HostInterface
 
-//L:120 The smallest Linux that is any use
+//L:100 The smallest Linux that is any use
 //
 // A kernel wants a program to run. Ours is /init, a shell script for the one
 // binary that we bring, a statically linked busybox. The script mounts what
@@ -162,10 +162,12 @@ package enum InitialRAMDisk {
                 werase undef rprnt undef eol undef eol2 undef susp undef eof '^D' lnext '^V'
             stty -F /dev/ttyS2 115200 raw -echo
             mkfifo /run/stdin /run/stdout /run/stderr
-            cat </dev/ttyS1 >/run/stdin 2>/dev/null 9>&- &
-            cat </run/stdout >/dev/ttyS1 9>&- &
+            # cat would have sendfile(2) hold a pipe's lock for as long as nobody
+            # types, and whoever closes the pipe must wait for it; dd just reads.
+            dd bs=4096 </dev/ttyS1 >/run/stdin 2>/dev/null 9>&- &
+            dd bs=4096 </run/stdout >/dev/ttyS1 2>/dev/null 9>&- &
             output=$!
-            cat </run/stderr >/dev/ttyS2 9>&- &
+            dd bs=4096 </run/stderr >/dev/ttyS2 2>/dev/null 9>&- &
             errors=$!
             tell ready
             /etc/roost/command </run/stdin >/run/stdout 2>/run/stderr 9>&-

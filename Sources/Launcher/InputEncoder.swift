@@ -1,4 +1,4 @@
-//L:130 Any byte, and the end of file, over a serial line
+//L:250 Any byte, and the end of file, over a serial line
 //
 // The far end reads lines (see "The smallest Linux that is any use"). A line
 // may have 4095 bytes at most there, and what belongs to no whole line is not

@@ -1,6 +1,6 @@
 internal import HostInterface
 
-//L:115 Modules, from the kernel's own package
+//L:080 Modules, from the kernel's own package
 //
 // A module fits the one kernel it was built with. A package has the modules
 // but not modules.dep, which depmod makes at installation: so we look where

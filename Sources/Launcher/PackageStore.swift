@@ -1,6 +1,6 @@
 internal import HostInterface
 
-//L:100 A kernel that nobody had to build
+//L:070 A kernel that nobody had to build
 //
 // The best test of a hypervisor is the kernel that everybody runs, and Debian
 // hands it out. We let apt fetch it, for apt knows the machine's mirrors and
