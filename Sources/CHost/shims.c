@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <termios.h>
 
@@ -132,3 +133,10 @@ int chost_spawn_in_folder(posix_spawn_file_actions_t *actions, const char *folde
 int chost_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
 
 char **chost_environment(void) { return environ; }
+
+int chost_open_terminal(int *controller, int *terminal) {
+    *controller = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (*controller < 0 || grantpt(*controller) != 0 || unlockpt(*controller) != 0) return -1;
+    *terminal = open(ptsname(*controller), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return *terminal < 0 ? -1 : 0;
+}

@@ -21,9 +21,11 @@ package enum Subprocess {
     ///
     /// - Parameter input: the descriptor that becomes standard input; /dev/null if nil.
     /// - Parameter environment: additions to ours.
+    /// - Parameter started: called with the child's process id once it runs.
     /// - Throws: if it cannot be started; not for an exit status.
     package static func run(
-        _ arguments: [String], in folder: String? = nil, input: Int32? = nil, environment: [String: String] = [:]
+        _ arguments: [String], in folder: String? = nil, input: Int32? = nil, environment: [String: String] = [:],
+        started: (Int32) -> Void = { _ in }
     ) throws(HostError) -> Result {
         let name = arguments[0]
         let output = try Pipe()
@@ -41,6 +43,16 @@ package enum Subprocess {
         unsafe posix_spawn_file_actions_adddup2(&actions, errors.writing, STDERR_FILENO)
         if let folder { unsafe chost_spawn_in_folder(&actions, folder) }
 
+        // A thread may have signals blocked that its child must not: a child that
+        // cannot be interrupted outlives everybody.
+        var attributes = unsafe posix_spawnattr_t()
+        unsafe posix_spawnattr_init(&attributes)
+        defer { unsafe posix_spawnattr_destroy(&attributes) }
+        var noSignals = sigset_t()
+        unsafe sigemptyset(&noSignals)
+        unsafe posix_spawnattr_setsigmask(&attributes, &noSignals)
+        unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+
         var variables = environmentVariables().filter { variable in
             !environment.keys.contains { variable.hasPrefix($0 + "=") }
         }
@@ -49,13 +61,14 @@ package enum Subprocess {
         let pid = try unsafe CStrings.with(arguments) { arguments throws(HostError) in
             try unsafe CStrings.with(variables) { variables throws(HostError) in
                 var pid: pid_t = 0
-                let result = unsafe posix_spawnp(&pid, name, &actions, nil, arguments, variables)
+                let result = unsafe posix_spawnp(&pid, name, &actions, &attributes, arguments, variables)
                 guard result == 0 else { throw HostError("cannot run \(name)", errno: Errno(rawValue: result)) }
                 return pid
             }
         }
         output.closeWriting()
         errors.closeWriting()
+        started(pid)
 
         // Both at once: a child that fills one pipe while we read the other would wait for ever.
         var outputBytes: [UInt8] = []

@@ -89,6 +89,9 @@ int chost_pipe(int ends[2]);
 
 char **chost_environment(void);
 
+/* Both ends of a new pseudo-terminal, for tests. 0, or -1 with errno. */
+int chost_open_terminal(int *controller, int *terminal);
+
 /* The status of wait(2) as a shell reports it: 128 + the signal for a death. */
 static inline int chost_exit_status(int status) {
     return (status & 0x7f) == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f);
