@@ -39,7 +39,7 @@ package struct FileDescriptor: ~Copyable, Sendable {
     /// Writes all of it.
     package func write(_ buffer: UnsafeRawBufferPointer) throws(Errno) {
         var rest = unsafe buffer
-        while unsafe rest.count > 0 {
+        while rest.count > 0 {
             let count = unsafe Glibc.write(rawValue, rest.baseAddress, rest.count)
             if count >= 0 {
                 unsafe rest = UnsafeRawBufferPointer(rebasing: rest[count...])

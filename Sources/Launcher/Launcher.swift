@@ -1,1 +1,91 @@
-// Launcher
+internal import HostInterface
+internal import Platform
+internal import VirtualCPU
+
+//L:060 From the first step to the last
+//
+// This is all that `roost run` does: gather, build, run, and say how it ended.
+
+/// Runs one Guest for one user.
+package struct Launcher {
+    package enum Outcome: Equatable, Sendable {
+        /// With the exit status that is the user's to see.
+        case ended(status: Int32)
+        /// The Guest is dead; what there is to say about it, in lines.
+        case died(report: String)
+    }
+
+    private let configuration: GuestConfiguration
+
+    package init(_ configuration: GuestConfiguration) { self.configuration = configuration }
+
+    /// - Throws: `ConfigurationError` for what cannot be asked, `HostError` for what cannot be had.
+    package func run() throws -> Outcome {
+        let engine = try EngineTable.engine(named: configuration.engine)
+        guard configuration.command.isEmpty || configuration.initialRAMDisk == nil else {
+            throw ConfigurationError("a command runs in the initramfs that roost builds: leave --initrd out, or the command")
+        }
+        let progress = try Progress()
+        defer { progress.end() }
+        let files = try GuestFiles.gather(configuration, session: session, progress: progress)
+        let console = try Console(session: files.session, verbose: configuration.verbose, progress: progress)
+        let verbose = configuration.verbose
+        let guest = try Guest(
+            files, memory: configuration.memory, engine: engine, serialOutputs: console.serialOutputs,
+            note: { text in if verbose { StandardStream.error.write("roost: \(text)\r\n") } })
+
+        let stop = guest.stopper
+        let input = try console.start(ports: guest.pc.serialPorts, stop: stop)
+        defer { console.end(input) }
+        if !verbose { progress.step("booting \(files.source.kernelName)") }
+        while true {
+            let outcome = guest.run()
+            if let end = judge(outcome, guest, console) { return end }
+            console.restart()
+            try guest.restart()
+        }
+    }
+
+    /// A shell wants a terminal if there is one to type at; a command, only if
+    /// nobody but a person is at either end of it.
+    private var session: Session {
+        let isInteractive = Terminal.isTerminal(0) && (configuration.command.isEmpty || Terminal.isTerminal(1))
+        return Session(
+            kind: isInteractive ? .terminal : .piped, command: configuration.command,
+            windowSize: isInteractive ? Terminal.size : nil, terminalName: isInteractive ? environmentVariable("TERM") : nil)
+    }
+
+    /// What the end of a run means; nil: run again.
+    private func judge(_ outcome: RunOutcome, _ guest: Guest, _ console: Console) -> Outcome? {
+        switch outcome {
+        case .stopped:
+            guard case .exit(let status) = console.verdict else {
+                // The user left; a command that was cut short has not succeeded.
+                return .ended(status: configuration.command.isEmpty ? 0 : 130)
+            }
+            return .ended(status: Int32(status))
+        case .poweroff:
+            if case .exit(let status) = console.verdict { return .ended(status: Int32(status)) }
+            return .ended(status: 0)
+        case .exit(let code):
+            return .ended(status: code & 0xff)
+        case .reset:
+            // With panic=-1 a panic ends in a reset. To start over would be to panic for ever.
+            if let panic = console.log.panic { return death("its kernel panicked: \(panic)", guest, console) }
+            return configuration.restartsOnReboot ? nil : .ended(status: 0)
+        case .shutdown(let reason):
+            return death(reason, guest, console)
+        }
+    }
+
+    private func death(_ reason: String, _ guest: Guest, _ console: Console) -> Outcome {
+        var report = "roost: the guest died: \(reason)\n" + guest.vcpu.describe()
+        if !report.hasSuffix("\n") { report += "\n" }
+        let log = console.log.lastLines(24)
+        if !configuration.verbose, !log.isEmpty {
+            report += "The last lines on its console:\n" + log.map { "    \($0)\n" }.joined()
+        }
+        return .died(report: report)
+    }
+}
+//:

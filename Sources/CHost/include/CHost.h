@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -55,6 +56,45 @@ static inline int chost_futex_wait(const uint32_t *word, uint32_t expected, cons
 
 static inline int chost_futex_wake(const uint32_t *word, int count) {
     return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, (void *)0, (void *)0, 0);
+}
+
+/* Makes the terminal raw, and sees to it that every signal that could end us
+ * restores it first. 0, or -1 with errno. */
+int chost_terminal_make_raw(int descriptor);
+
+/* The terminal as it was found. Any thread, any time, signal handlers too. */
+void chost_terminal_restore(void);
+
+/* From now on SIGWINCH adds 1 to the eventfd. */
+void chost_terminal_report_resize(int eventfd);
+
+static inline int chost_window_size(int fd, unsigned short *rows, unsigned short *columns) {
+    struct winsize size;
+    if (ioctl(fd, TIOCGWINSZ, &size) != 0) return -1;
+    *rows = size.ws_row;
+    *columns = size.ws_col;
+    return 0;
+}
+
+static inline int chost_set_window_size(int fd, unsigned short rows, unsigned short columns) {
+    struct winsize size = {rows, columns, 0, 0};
+    return ioctl(fd, TIOCSWINSZ, &size);
+}
+
+/* posix_spawn_file_actions_addchdir_np(3), which glibc hides from Swift. */
+int chost_spawn_in_folder(posix_spawn_file_actions_t *actions, const char *folder);
+
+/* pipe2(2) with O_CLOEXEC. */
+int chost_pipe(int ends[2]);
+
+char **chost_environment(void);
+
+/* Both ends of a new pseudo-terminal, for tests. 0, or -1 with errno. */
+int chost_open_terminal(int *controller, int *terminal);
+
+/* The status of wait(2) as a shell reports it: 128 + the signal for a death. */
+static inline int chost_exit_status(int status) {
+    return (status & 0x7f) == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f);
 }
 
 #endif

@@ -15,7 +15,10 @@ internal import Synchronization
 // Guest does something else, or for 10 ms.
 //
 // What is received comes from another thread and waits in a queue; the first
-// 16 of it are what the chip's FIFO would hold.
+// 16 of it are what the chip's FIFO would hold. A Guest that cannot take more
+// drops "request to send" (MCR, bit 1), as a kernel does when a program reads
+// too slowly and when nobody has the port open; then the input waits with us.
+// A small program that never touches the bit gets its input all the same.
 
 /// One 16550A, with whatever takes its output.
 package final class Serial16550: ByteDevice, Sendable {
@@ -45,11 +48,15 @@ package final class Serial16550: ByteDevice, Sendable {
         var delayIsSet = false
         var wantsRoom = false
 
-        var inputCount: Int { input.count - inputStart }
+        /// The Guest has once said "request to send", and so means it when it does not.
+        var controlsFlow = false
+
+        /// What the Guest can have of the input.
+        var inputCount: Int { controlsFlow && !loops && modemControl & 2 == 0 ? 0 : input.count - inputStart }
         var loops: Bool { modemControl & 0x10 != 0 }
 
         mutating func takeInput() -> UInt8? {
-            guard inputStart < input.count else { return nil }
+            guard inputCount > 0 else { return nil }
             let byte = input[inputStart]
             inputStart += 1
             if inputStart == input.count {
@@ -97,7 +104,7 @@ package final class Serial16550: ByteDevice, Sendable {
     ///   called when there is room again.
     package func receive(_ bytes: some Collection<UInt8>) -> Int {
         state.withLock { state in
-            let count = min(bytes.count, Self.inputLimit - state.inputCount)
+            let count = min(bytes.count, Self.inputLimit - (state.input.count - state.inputStart))
             if state.inputStart > 0 {
                 state.input.removeFirst(state.inputStart)
                 state.inputStart = 0
@@ -220,6 +227,7 @@ package final class Serial16550: ByteDevice, Sendable {
             case 4:
                 let before = modemStatus(state)
                 state.modemControl = value & 0x1f
+                if !state.loops && value & 2 != 0 { state.controlsFlow = true }
                 let changed = (before ^ modemStatus(state)) >> 4
                 // The ring indicator counts only when it falls.
                 state.modemDeltas |= changed & 0x0b | (before & ~modemStatus(state)) >> 4 & 4

@@ -1,0 +1,95 @@
+#P:030 One door
+#
+# Every thing that a person does with this repository is a target here. The
+# first target is what `make` alone does: it tells of the others.
+
+# A toolchain in PATH, or where the tarball is usually put.
+SWIFT := $(or $(shell command -v swift 2>/dev/null),$(wildcard /opt/swift/usr/bin/swift),$(wildcard $(HOME)/.swiftly/bin/swift))
+FLAGS ?=
+CHAPTERS := Preparation Guest Drivers Launcher Host Switcher Mastery
+
+# Debian's packages that the build needs; FILE:PACKAGE, and PACKAGE is missing
+# if FILE is. Looking at files is quick, and right on systems without dpkg too.
+INCLUDE := /usr/include
+DEPENDENCIES := \
+	$(INCLUDE)/Zydis/Zydis.h:libzydis-dev \
+	$(INCLUDE)/lz4.h:liblz4-dev \
+	$(INCLUDE)/zstd.h:libzstd-dev \
+	$(INCLUDE)/lzma.h:liblzma-dev \
+	$(INCLUDE)/zlib.h:zlib1g-dev
+MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
+
+.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-boot check format clean $(CHAPTERS) Beer
+
+help: ## this list
+	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
+	@echo '  make run             a shell in a guest, whatever that takes'
+	@echo '  make test            all tests, real boots included'
+	@echo 'And all of them:'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
+	@echo 'The code is also a book; "make Beer" prints all of it, and these a chapter each:'
+	@echo '  make $(CHAPTERS)'
+
+deps: swift ## installs what the build needs and is missing (Debian; sudo unless root)
+	@missing='$(strip $(MISSING))'; \
+	[ -z "$$missing" ] && exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "make: no apt-get here. Install the development files of Zydis 4, lz4, zstd, xz and zlib" >&2; \
+		echo "make: (Debian's names of what is missing: $$missing), then try again." >&2; exit 1; \
+	fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; \
+	elif command -v sudo >/dev/null; then sudo=sudo; \
+	else \
+		echo "make: missing: $$missing, and there is neither root nor sudo to install it with." >&2; \
+		echo "make: as root: apt-get install $$missing" >&2; exit 1; \
+	fi; \
+	echo "installing $$missing" >&2; \
+	{ $$sudo apt-get update -q && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; } >&2 || \
+	{ echo "make: could not install: $$missing" >&2; exit 1; }
+
+swift:
+	@[ -n '$(SWIFT)' ] || { \
+		echo "make: no Swift found. Roost is built with Swift 6.3: https://www.swift.org/install/linux/" >&2; \
+		echo "make: have 'swift' in PATH, or put the toolchain at /opt/swift." >&2; exit 1; }
+
+build: deps ## builds the command, optimized: .build/release/roost
+	@$(SWIFT) build -c release --product roost $(FLAGS)
+
+run: build ## boots Debian's cloud kernel to a shell (ARGS='--verbose -- uname -a')
+	@.build/release/roost run $(ARGS)
+
+test: deps ## builds and runs all tests
+	$(SWIFT) build -c release --build-tests $(FLAGS)
+	$(SWIFT) test -c release --skip-build $(FLAGS)
+
+test-thorough: deps ## the same with more random cases, and slower boots
+	$(SWIFT) build -c release --build-tests $(FLAGS)
+	ROOST_THOROUGH=1 $(SWIFT) test -c release --skip-build $(FLAGS)
+
+bench: build ## measures, and writes the figures to SPECIFICATION.md
+	@if [ -x Benchmarks/run ]; then Benchmarks/run; else echo 'make: nothing to measure yet (Benchmarks/run)' >&2; exit 1; fi
+
+fuzz-cpu: deps ## instructions against this machine's own CPU, for as long as you like (SECONDS=600)
+	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter Oracle $(FLAGS)
+
+fuzz-boot: deps ## the loaders under libFuzzer (SECONDS=600)
+	ROOST_FUZZ=1 $(SWIFT) build --scratch-path .build-fuzz --sanitize fuzzer --product FuzzBoot
+	mkdir -p fuzz-out && .build-fuzz/debug/FuzzBoot -max_total_time=$(or $(SECONDS),600) fuzz-out
+
+check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages
+	$(SWIFT) build -c release --build-tests -Xswiftc -warnings-as-errors
+	tools/extract --check
+
+format: ## formats the Swift sources
+	$(SWIFT) format --in-place --recursive Sources Tests Package.swift
+
+clean: ## removes what was built
+	rm -rf .build .build-fuzz
+
+$(CHAPTERS):
+	@tools/extract $@
+
+Beer:
+	@for chapter in $(CHAPTERS); do tools/extract $$chapter 2>/dev/null || true; done
+#:

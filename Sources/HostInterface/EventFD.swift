@@ -1,0 +1,34 @@
+internal import CHost
+internal import Glibc
+
+/// An eventfd(2): a counter that poll(2) can wait for.
+package struct EventFD: ~Copyable, Sendable {
+    private let descriptor: FileDescriptor
+
+    package var rawValue: Int32 { descriptor.rawValue }
+
+    package init() throws(HostError) {
+        let number = eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK))
+        guard number >= 0 else { throw HostError("cannot create an eventfd", errno: .current) }
+        descriptor = FileDescriptor(owning: number)
+    }
+
+    /// Adds one to the counter. Any thread.
+    package func signal() {
+        var one: UInt64 = 1
+        _ = unsafe Glibc.write(rawValue, &one, 8)
+    }
+
+    /// Resets the counter.
+    package func drain() {
+        var count: UInt64 = 0
+        _ = unsafe Glibc.read(rawValue, &count, 8)
+    }
+}
+
+/// Waits until one of `descriptors` can be read or has ended; says which.
+package func waitReadable(_ descriptors: [Int32], milliseconds: Int32 = -1) -> [Bool] {
+    var polled = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+    while unsafe poll(&polled, nfds_t(polled.count), milliseconds) < 0, Errno.current == .interrupted {}
+    return polled.map { $0.revents != 0 }
+}

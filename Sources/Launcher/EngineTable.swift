@@ -1,0 +1,38 @@
+package import GuestMemory
+internal import Interpreter
+package import VirtualCPU
+
+//L:020 Engines, by name
+//
+// The one list of what can run a vCPU. A new engine is a line here, and every
+// line passes the same tests.
+
+/// One way of running a vCPU.
+package struct Engine: Sendable {
+    package let name: String
+    /// Makes a vCPU that runs in this memory, hears these requests and takes its interrupts there.
+    package let makeVCPU: @Sendable (GuestMemory, VCPURequests, any InterruptController) throws -> any VCPU
+}
+
+package enum EngineTable {
+    /// The best first.
+    package static let all = [
+        Engine(name: InterpreterVCPU.engineName) { memory, requests, interrupts in
+            InterpreterVCPU(memory: memory, requests: requests, interruptController: interrupts)
+        }
+    ]
+
+    /// Stands for the first of the list.
+    package static let automatic = "auto"
+
+    /// - Throws: a sentence with the engines that there are.
+    package static func engine(named name: String) throws(ConfigurationError) -> Engine {
+        if name == automatic { return all[0] }
+        if let engine = all.first(where: { $0.name == name }) { return engine }
+        throw ConfigurationError("there is no engine '\(name)'; there is: \(names)")
+    }
+
+    /// All that can be asked for, to be read by a person.
+    package static var names: String { ([automatic] + all.map(\.name)).joined(separator: ", ") }
+}
+//:

@@ -1,0 +1,57 @@
+internal import GuestMemory
+internal import HostInterface
+internal import Platform
+internal import Synchronization
+internal import VirtualCPU
+
+//L:040 A machine is made
+//
+// The order is the one of a person with a screwdriver: memory, a CPU, the
+// board around it, then the tables that describe all this and the kernel that
+// reads them. A reboot is the second half of it once more: nothing survives
+// but the machine itself.
+
+/// One Guest: its memory, its vCPU and the PC around it.
+final class Guest {
+    let memory: GuestMemory
+    let vcpu: any VCPU
+    let pc: PC
+    private let requests = VCPURequests()
+    private let source: BootSource
+
+    /// - Parameter serialOutputs: who takes what the Guest writes to COM1…COM4.
+    init(
+        _ files: GuestFiles, memory size: MemorySize, engine: Engine,
+        serialOutputs: [Int: @Sendable ([UInt8]) -> Void], note: @escaping @Sendable (String) -> Void
+    ) throws {
+        source = files.source
+        memory = try GuestMemory(byteCount: size.bytes)
+        var configuration = PC.Configuration(memory: memory, requests: requests)
+        configuration.serialOutputs = serialOutputs
+        configuration.debugOutput = { byte in serialOutputs[0]?([byte]) }
+        configuration.note = note
+        pc = try PC(configuration)
+        vcpu = try engine.makeVCPU(memory, requests, pc.localAPIC)
+        try load()
+    }
+
+    /// Everything back to power-on, and the kernel loaded again.
+    func restart() throws {
+        memory.clear()
+        pc.reset()
+        vcpu.reset()
+        try load()
+    }
+
+    private func load() throws {
+        try ACPITables(ACPIMachine()).write(to: memory)
+        let entry = try loadKernel(source, into: memory, rsdp: ACPITables.rsdp)
+        vcpu.withState { entry.apply(to: &$0) }
+    }
+
+    func run() -> RunOutcome { pc.run(vcpu) }
+
+    /// Makes `run` return `.stopped`. For any thread.
+    var stopper: @Sendable () -> Void { { [requests] in requests.post(.stop) } }
+}
+//:

@@ -1,0 +1,85 @@
+//L:010 What a Guest is made from
+//
+// lguest's Launcher took a memory size, a kernel and a handful of devices on
+// its command line, and that was the whole configuration of a machine. So is
+// this: a value, made by whoever wants a Guest, and looked at once.
+
+/// A Guest, in words. Nothing here has been opened or checked beyond its form.
+package struct GuestConfiguration: Sendable {
+    /// Where the kernel comes from.
+    package enum Kernel: Equatable, Sendable {
+        case file(String)
+        /// A Debian package, or a meta package that depends on one.
+        case debian(package: String)
+    }
+
+    package var kernel: Kernel = .debian(package: "linux-image-cloud-amd64")
+    /// The initial RAM disk; nil to have one built.
+    package var initialRAMDisk: String?
+    /// The kernel's command line, whole; nil for `defaultCommandLine`.
+    package var commandLine: String?
+    package var memory = MemorySize(bytes: 512 << 20)
+    package var engine = EngineTable.automatic
+    package var restartsOnReboot = true
+    /// The kernel's log goes to standard error as it comes.
+    package var verbose = false
+    /// The program to run in the Guest, byte for byte; empty for a shell.
+    package var command: [[UInt8]] = []
+
+    package init() {}
+
+    /// `debian:NAME`, or the path of a file.
+    package mutating func setKernel(_ text: String) {
+        let prefix = "debian:"
+        kernel = text.hasPrefix(prefix) ? .debian(package: String(text.dropFirst(prefix.count))) : .file(text)
+    }
+
+    /// Panic is to end the Guest and not to hang it: the kernel reboots at
+    /// once, and `Guest` knows why by its log.
+    package static let defaultCommandLine = "console=ttyS0 panic=-1 8250.nr_uarts=4"
+}
+
+/// An amount of RAM, as in `--memory 512M`.
+package struct MemorySize: Equatable, Sendable {
+    package let bytes: UInt64
+
+    package init(bytes: UInt64) { self.bytes = bytes }
+
+    /// Under this not even the initramfs and an unpacked kernel fit.
+    package static let least: UInt64 = 16 << 20
+    /// What 39 bits of guest-physical address leave room for, and more than the hosts we know.
+    package static let most: UInt64 = 256 << 30
+
+    /// A number with K, M, G or nothing (MiB, as everybody means it) behind it.
+    ///
+    /// - Throws: one sentence, to be shown behind the option's name.
+    package init(parsing text: String) throws(ConfigurationError) {
+        var digits = text[...]
+        var shift: UInt64 = 20
+        if let last = digits.last, let unit = ["k": 10, "m": 20, "g": 30][last.lowercased()] as UInt64? {
+            shift = unit
+            digits.removeLast()
+        }
+        guard !digits.isEmpty, digits.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else {
+            throw ConfigurationError("'\(text)' is no amount of memory; write it as in 512M or 2G")
+        }
+        guard let number = UInt64(digits), number <= Self.most >> shift else {
+            throw ConfigurationError("'\(text)' is more memory than the \(Self.most >> 30)G that a guest can have")
+        }
+        let bytes = number << shift
+        guard bytes >= Self.least else {
+            throw ConfigurationError("'\(text)' is too little memory; a guest needs \(Self.least >> 20)M at the least")
+        }
+        guard bytes % 4096 == 0 else {
+            throw ConfigurationError("'\(text)' is not a whole number of 4K pages")
+        }
+        self.bytes = bytes
+    }
+}
+
+/// The user asked for something that cannot be: a usage error, in one sentence.
+package struct ConfigurationError: Error, CustomStringConvertible, Sendable {
+    package let description: String
+    package init(_ description: String) { self.description = description }
+}
+//:

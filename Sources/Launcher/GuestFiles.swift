@@ -1,0 +1,68 @@
+internal import HostInterface
+internal import Platform
+
+//L:030 What is put into the Guest
+//
+// Before there is a Guest, all that it is made of must be in hand: the kernel,
+// its initial RAM disk, its command line. Everything that can be missing,
+// unreadable or impossible is found here, while the terminal is still the
+// user's and one line can say it.
+
+/// What a Guest boots, and what kind of talk to expect from it.
+struct GuestFiles {
+    let source: BootSource
+    /// What our /init does; nil where the Guest's first program is not ours,
+    /// and COM1 is all we know of it.
+    let session: Session?
+
+    /// Modules that the built initramfs loads: none yet, for all that our /init
+    /// needs is built into Debian's kernels.
+    static let modules: [String] = []
+
+    /// Reads, fetches and builds.
+    static func gather(_ configuration: GuestConfiguration, session: Session, progress: Progress) throws -> GuestFiles {
+        let store = PackageStore(progress: progress)
+        var kernelName: String
+        var package: String?
+        switch configuration.kernel {
+        case .file(let path): kernelName = path
+        case .debian(let name):
+            let folder = try store.folder(of: name)
+            kernelName = try newestKernel(in: folder, package: name)
+            package = folder
+        }
+        var source = BootSource(kernel: try readFile(kernelName), kernelName: kernelName)
+        // A file that is no kernel is said to be so before anything is fetched for it.
+        let format = try KernelFormat.detect(source)
+        source.commandLine = configuration.commandLine ?? GuestConfiguration.defaultCommandLine
+
+        if let path = configuration.initialRAMDisk {
+            source.initrd = try readFile(path)
+            source.initrdName = path
+            return GuestFiles(source: source, session: nil)
+        }
+        guard format == .bzImage || format == .vmlinux else {
+            // A bare-metal program, which has no use for a busybox.
+            guard configuration.command.isEmpty else {
+                throw ConfigurationError("a command needs Linux to run in, and \(kernelName) is something else")
+            }
+            if configuration.commandLine == nil { source.commandLine = "" }
+            return GuestFiles(source: source, session: nil)
+        }
+        let loaded = if let package { try KernelModules(root: package).resolve(modules) } else { [KernelModule]() }
+        let tools = try store.folder(of: "busybox-static")
+        // /bin is a part of /usr since Debian 13.
+        let busybox = try readFile(tools + (Files.exists(tools + "/bin/busybox") ? "/bin/busybox" : "/usr/bin/busybox"))
+        source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded)
+        source.initrdName = "the built initramfs"
+        return GuestFiles(source: source, session: session)
+    }
+
+    private static func newestKernel(in folder: String, package: String) throws(HostError) -> String {
+        guard let name = Files.list(folder + "/boot").last(where: { $0.hasPrefix("vmlinuz-") }) else {
+            throw HostError("the package \(package) has no kernel in it", advice: "use one as linux-image-amd64")
+        }
+        return folder + "/boot/" + name
+    }
+}
+//:

@@ -1,0 +1,184 @@
+package import HostInterface
+
+//L:100 The smallest Linux that is any use
+//
+// A kernel wants a program to run. Ours is /init, a shell script for the one
+// binary that we bring, a statically linked busybox. The script mounts what
+// every program expects, and then talks to the Host over the four serial
+// ports that every PC has known since 1987, and that every stock kernel has
+// its driver built in for:
+//
+//     ttyS0  the kernel's log, which the Host keeps or shows
+//     ttyS1  the user: standard input and output
+//     ttyS2  standard error, when it has a way of its own
+//     ttyS3  a few words between /init and the Host:
+//                Guest to Host   ready            input may come now
+//                                exit STATUS      it is over
+//                Host to Guest   ROWS COLUMNS     the window's size is now this
+//
+// So nothing that the kernel prints is ever among the output of a command.
+//
+// There are two kinds of session. In a *terminal* session, ttyS1 is the
+// session's controlling terminal, with job control and all, and it is for the
+// Guest to echo and to turn ^C into a signal. In a *piped* session, programs
+// see pipes, as they would behind ssh without a terminal, and ttyS1 carries
+// bytes. A serial line has no end of file and no way to send a byte without
+// its being interpreted; but a Linux tty in canonical mode has both: the EOF
+// character ends a line without being part of it, an empty line so ended is
+// the end of file, and after the literal-next character any byte stands for
+// itself (termios(3)). `InputEncoder` is the other end of that.
+//
+// A status cannot come through the exit port at 0xf4: no stock kernel lets a
+// script write to a port (Debian's has CONFIG_DEVPORT off).
+
+/// What /init is to do.
+package struct Session: Equatable, Sendable {
+    package enum Kind: Equatable, Sendable { case terminal, piped }
+
+    package var kind: Kind
+    /// What to run; empty for a shell.
+    package var command: [[UInt8]]
+    /// For a terminal session.
+    package var windowSize: WindowSize?
+    /// TERM of the user.
+    package var terminalName: String?
+
+    package init(kind: Kind, command: [[UInt8]] = [], windowSize: WindowSize? = nil, terminalName: String? = nil) {
+        self.kind = kind
+        self.command = command
+        self.windowSize = windowSize
+        self.terminalName = terminalName
+    }
+}
+
+/// Builds the initramfs.
+package enum InitialRAMDisk {
+    /// - Parameters:
+    ///   - busybox: the binary, statically linked.
+    ///   - modules: in the order in which they can be loaded.
+    package static func build(session: Session, busybox: [UInt8], modules: [KernelModule] = []) -> [UInt8] {
+        var archive = CPIOArchive()
+        for folder in ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin"] {
+            archive.addFolder(folder)
+        }
+        // The kernel opens it for /init before anything is mounted.
+        archive.addCharacterDevice("dev/console", major: 5, minor: 1)
+        archive.addFile("bin/busybox", busybox, mode: 0o755)
+        archive.addLink("bin/sh", to: "busybox")
+        archive.addFile("init", initScript, mode: 0o755)
+        archive.addFile("etc/passwd", "root::0:0:root:/root:/bin/sh\n")
+        archive.addFile("etc/group", "root:x:0:\n")
+        archive.addFile("etc/hostname", "guest\n")
+        archive.addFile("etc/profile", profile)
+        // busybox's own would ask an init that is not there; these tell the kernel.
+        for name in ["poweroff", "reboot", "halt"] {
+            let action = name == "halt" ? "poweroff" : name
+            archive.addFile("usr/local/sbin/\(name)", "#!/bin/sh\nsync\nexec busybox \(action) -f\n", mode: 0o755)
+        }
+        archive.addFile("etc/roost/session", settings(of: session))
+        archive.addFile("etc/roost/command", script(running: session.command), mode: 0o755)
+        for module in modules { archive.addFile(String(module.path.drop { $0 == "/" }), module.contents) }
+        archive.addFile("etc/roost/modules", modules.map { "/" + $0.path + "\n" }.joined())
+        return archive.finished()
+    }
+
+    private static func settings(of session: Session) -> String {
+        var lines = ["kind=\(session.kind)"]
+        if session.command.isEmpty { lines.append("shell=yes") }
+        if let size = session.windowSize { lines.append("rows=\(size.rows) columns=\(size.columns)") }
+        // TERM ends in a script, so only what a terminal's name is made of may pass.
+        let allowed = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-+._")
+        if let name = session.terminalName, name.allSatisfy(allowed.contains), !name.isEmpty { lines.append("term=\(name)") }
+        return lines.map { $0 + "\n" }.joined()
+    }
+
+    /// A shell script that becomes `command`, whatever bytes that has. The
+    /// shell's single quotes make all of them plain but themselves.
+    package static func script(running command: [[UInt8]]) -> [UInt8] {
+        var text = Array("#!/bin/sh\nexec".utf8)
+        if command.isEmpty { text += Array(" sh".utf8) }
+        for argument in command {
+            text += Array(" '".utf8)
+            for byte in argument {
+                if byte == 0x27 { text += Array("'\\''".utf8) } else { text.append(byte) }
+            }
+            text.append(0x27)
+        }
+        text.append(0x0a)
+        return text
+    }
+
+    private static let profile = """
+        export PS1='\\w # '
+        alias ll='ls -l'
+
+        """
+
+    /// PID 1. It ends by telling the Host how it went, and the Host turns the
+    /// power off; should the Host be deaf, the script does it.
+    package static let initScript = """
+        #!/bin/busybox sh
+        export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+        /bin/busybox --install -s
+        mount -t devtmpfs devtmpfs /dev
+        mount -t proc proc /proc
+        mount -t sysfs sysfs /sys
+        mkdir -p /dev/pts /dev/shm
+        mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
+        mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+        mount -t tmpfs -o mode=1777 tmpfs /tmp
+        mount -t tmpfs tmpfs /run
+        ln -s /proc/self/fd /dev/fd
+        hostname -F /etc/hostname
+        ip link set lo up 2>/dev/null
+        while read -r module; do insmod "$module"; done </etc/roost/modules
+        kind=piped shell=no rows=0 columns=0 term=linux
+        . /etc/roost/session
+        export TERM=$term
+        cd /root
+
+        # The line to the Host. Open from now on, so that its settings stay.
+        exec 9<>/dev/ttyS3
+        stty -F /dev/ttyS3 115200 raw -echo
+        tell() { echo "$1" >&9; }
+
+        if [ $kind = terminal ]; then
+            stty -F /dev/ttyS1 115200 sane crtscts erase '^?' rows $rows cols $columns
+            while read -r rows columns; do
+                stty -F /dev/ttyS1 rows "$rows" cols "$columns"
+            done <&9 &
+            tell ready
+            if [ $shell = yes ]; then
+                setsid -c sh -l <>/dev/ttyS1 >&0 2>&1 9>&-
+                status=0
+            else
+                setsid -c /etc/roost/command <>/dev/ttyS1 >&0 2>&1 9>&-
+                status=$?
+            fi
+        else
+            # Canonical, and nothing special but ^D and ^V.
+            stty -F /dev/ttyS1 115200 raw -echo crtscts
+            stty -F /dev/ttyS1 icanon iexten -isig intr undef quit undef erase undef kill undef \\
+                werase undef rprnt undef eol undef eol2 undef susp undef eof '^D' lnext '^V'
+            stty -F /dev/ttyS2 115200 raw -echo
+            mkfifo /run/stdin /run/stdout /run/stderr
+            # cat would have sendfile(2) hold a pipe's lock for as long as nobody
+            # types, and whoever closes the pipe must wait for it; dd just reads.
+            dd bs=4096 </dev/ttyS1 >/run/stdin 2>/dev/null 9>&- &
+            dd bs=4096 </run/stdout >/dev/ttyS1 2>/dev/null 9>&- &
+            output=$!
+            dd bs=4096 </run/stderr >/dev/ttyS2 2>/dev/null 9>&- &
+            errors=$!
+            tell ready
+            /etc/roost/command </run/stdin >/run/stdout 2>/run/stderr 9>&-
+            status=$?
+            # What they still hold must have left before the word that it is over.
+            wait $output $errors
+        fi
+        tell "exit $status"
+        sync
+        poweroff -f
+
+        """
+}
+//:

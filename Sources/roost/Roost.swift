@@ -1,0 +1,58 @@
+internal import ArgumentParser
+internal import HostInterface
+internal import Launcher
+
+/// The command `roost` and what its subcommands share.
+@main
+struct Roost: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "roost",
+        abstract: "Boots stock x86-64 Linux on a software CPU: no KVM, no root, no set-up.",
+        version: "roost 0.1.0",
+        subcommands: [Run.self])
+
+    /// Every way out is here: what is printed, where, and with which status.
+    ///
+    ///      0…255  what the guest's command, or the guest, came to
+    ///      1      something of the host's is in the way
+    ///      64     the command line cannot be understood (EX_USAGE)
+    ///      70     the guest died (EX_SOFTWARE)
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch let end as SessionEnd {
+            Terminal.restore()
+            if let message = end.message { StandardStream.error.write(message) }
+            endProcess(status: end.status)
+        } catch let error as ConfigurationError {
+            fail("\(error) (see 'roost run --help')", status: 64)
+        } catch let error as HostError {
+            fail("\(error)", status: 1)
+        } catch {
+            let code = exitCode(for: error)
+            if code.isSuccess {  // --help and --version come this way, too.
+                StandardStream.output.write(fullMessage(for: error) + "\n")
+                endProcess(status: 0)
+            }
+            if code == .validationFailure {
+                // One line: what the parser says first, and where to read more.
+                let line = message(for: error).split(separator: "\n").first ?? "the command line is wrong"
+                fail("\(line) (see 'roost run --help')", status: 64)
+            }
+            fail("\(error)", status: 1)
+        }
+    }
+
+    private static func fail(_ message: String, status: Int32) -> Never {
+        Terminal.restore()
+        StandardStream.error.write("roost: \(message)\n")
+        endProcess(status: status)
+    }
+}
+
+/// How a session ended, thrown to the top so that everything on the way down is undone.
+struct SessionEnd: Error {
+    let status: Int32
+    var message: String?
+}

@@ -1,0 +1,65 @@
+internal import ArgumentParser
+internal import HostInterface
+internal import Launcher
+
+/// `roost run`: one Guest at the user's terminal.
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Boots a guest to a shell, or runs one command in it.",
+        discussion: """
+            Without --kernel, Debian's cloud kernel is fetched and kept; without --initrd, a small \
+            system around busybox is built. COMMAND runs in the guest: its output is roost's output, \
+            its exit status is roost's.
+
+            At a terminal, Ctrl-A x ends the guest and Ctrl-A h lists the keys.
+
+            Exit status: COMMAND's; 0 if the guest powers off; 1 if the host is in the way; \
+            64 for a wrong command line; 70 if the guest dies.
+            """)
+
+    @Option(help: ArgumentHelp("The kernel: bzImage, vmlinux, PVH or multiboot; or debian:PACKAGE.", valueName: "file"))
+    var kernel: String?
+
+    @Option(help: ArgumentHelp("The initial RAM disk; nothing is added to it.", valueName: "file"))
+    var initrd: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "The kernel's whole command line (default: \(GuestConfiguration.defaultCommandLine)).", valueName: "text"))
+    var append: String?
+
+    @Option(help: ArgumentHelp("The guest's RAM, as in 512M or 2G.", valueName: "size"))
+    var memory = "512M"
+
+    @Option(help: ArgumentHelp("What runs the guest's code: \(EngineTable.names).", valueName: "name"))
+    var engine = EngineTable.automatic
+
+    @Flag(name: .customLong("no-reboot"), help: "End, with status 0, when the guest reboots.")
+    var noReboot = false
+
+    @Flag(help: "Show the kernel's log on standard error.")
+    var verbose = false
+
+    @Argument(parsing: .postTerminator, help: ArgumentHelp("What to run in the guest, after --.", valueName: "command"))
+    var command: [String] = []
+
+    func run() throws {
+        var configuration = GuestConfiguration()
+        if let kernel { configuration.setKernel(kernel) }
+        configuration.initialRAMDisk = initrd
+        configuration.commandLine = append
+        do { configuration.memory = try MemorySize(parsing: memory) } catch { throw ConfigurationError("--memory: \(error)") }
+        do { _ = try EngineTable.engine(named: engine) } catch { throw ConfigurationError("--engine: \(error)") }
+        configuration.engine = engine
+        configuration.restartsOnReboot = !noReboot
+        configuration.verbose = verbose
+        // The parser has made Strings of them, and a byte that is no UTF-8 did
+        // not survive that. The last ones of our arguments are the same, whole.
+        configuration.command = CommandLineBytes.arguments.suffix(command.count)
+
+        switch try Launcher(configuration).run() {
+        case .ended(let status): throw SessionEnd(status: status)
+        case .died(let report): throw SessionEnd(status: 70, message: report)
+        }
+    }
+}

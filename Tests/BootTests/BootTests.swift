@@ -1,0 +1,53 @@
+import HostInterface
+import Testing
+
+/// Stock kernels, from power-on to a command and its exit status. They are
+/// fetched once; without a network these tests fail, for a green run that
+/// booted nothing would be a lie.
+@Suite(.serialized) struct BootTests {
+    static let command = ".build/release/roost"
+
+    private func run(_ arguments: [String], seconds: Int = 300, script input: String = "") throws -> Subprocess.Result {
+        let words = (["timeout", "\(seconds)", Self.command, "run"] + arguments).map { "'" + $0.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'" }
+        return try Subprocess.run(["sh", "-c", "printf %s \"$INPUT\" | " + words.joined(separator: " ")], environment: ["INPUT": input])
+    }
+
+    /// The cloud kernel by default, Debian's ordinary one by name.
+    @Test(arguments: [[], ["--kernel", "debian:linux-image-amd64"]])
+    func runsACommand(_ kernel: [String]) throws {
+        let result = try run(kernel + ["--", "sh", "-c", "echo hi; echo oh >&2; exit 7"])
+        #expect(result.status == 7, "\(result.errorText)")
+        #expect(String(decoding: result.output, as: UTF8.self) == "hi\n")
+        #expect(result.errorText == "oh\n")
+    }
+
+    @Test func argumentsAndInputArriveAsTheyAre() throws {
+        let result = try run(["--", "sh", "-c", "cat; printf '[%s]' \"$@\"", "sh", "it's", "", "a  b", "$HOME\n"], script: "one\ntwo \u{4}\u{16}\u{3} three")
+        #expect(result.status == 0, "\(result.errorText)")
+        #expect(String(decoding: result.output, as: UTF8.self) == "one\ntwo \u{4}\u{16}\u{3} three[it's][][a  b][$HOME\n]")
+    }
+
+    @Test func withoutACommandAShellReadsItsInput() throws {
+        let result = try run([], script: "echo $((6 * 7)); uname -s; poweroff\n")
+        #expect(result.status == 0, "\(result.errorText)")
+        #expect(String(decoding: result.output, as: UTF8.self) == "42\nLinux\n")
+    }
+
+    @Test func aRebootEndsWhereItIsNotWanted() throws {
+        let result = try run(["--no-reboot", "--", "reboot"])
+        #expect(result.status == 0, "\(result.errorText)")
+    }
+
+    @Test func theLogIsShownWhereItIsWanted() throws {
+        let result = try run(["--verbose", "--", "true"])
+        #expect(result.status == 0)
+        #expect(result.output == [])
+        #expect(result.errorText.contains("Linux version"))
+    }
+
+    @Test func aPanicIsADeath() throws {
+        let result = try run(["--append", "console=ttyS0 panic=-1 rdinit=/none root=/dev/none"])
+        #expect(result.status == 70)
+        #expect(result.errorText.contains("panicked"))
+    }
+}
