@@ -144,12 +144,14 @@ extension CPU {
             try checkWritable(to, bytes)
             let value = try ask(.portRead(port: port, bytes: bytes))
             try store(to, value, bytes: bytes)
+            if core.watching { noteWatchedPort(port, bytes) }
             advance(Register.rdi, by: step, mask)
         case .output:
             let port = UInt16(truncatingIfNeeded: self[Register.rdx])
             try checkPort(port, bytes)
             let value = try load(try source(), bytes: bytes)
             _ = try ask(.portWrite(port: port, bytes: bytes, value: UInt32(truncatingIfNeeded: value)))
+            if core.watching { noteWatchedPort(port, bytes) }
             advance(Register.rsi, by: step, mask)
         }
         return 1

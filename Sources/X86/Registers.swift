@@ -1,3 +1,6 @@
+// Constants here are computed properties: the compiler folds an inlinable getter
+// in another room, but reads a stored constant there through a call and a lock.
+
 /// General registers by their number in an instruction (SDM 2, table 2-1).
 package enum Register {
     @inlinable package static var rax: Int { 0 }
@@ -34,9 +37,10 @@ package enum RFlags {
     /// The six that arithmetic sets.
     @inlinable package static var arithmetic: UInt64 { carry | parity | auxiliary | zero | sign | overflow }
     /// All that a program may ever set.
-    package static let writable: UInt64 =
+    @inlinable package static var writable: UInt64 {
         arithmetic | trap | interrupt | direction | ioPrivilege | nestedTask | resume | virtual8086 | alignmentCheck
         | virtualInterrupt | virtualInterruptPending | identification
+    }
 }
 
 /// Bits of CR0 (SDM 3A, 2.5).

@@ -79,30 +79,38 @@ extension CPU {
 
     /// Delivers the pending fault; returns the words for a shutdown if it cannot be.
     func deliverFault() -> String? {
-        let first = core.faultVector
-        var history = describeFault()
+        if core.faultVector == Vector.debug { state.dr[7] &= ~DR7.generalDetect }
         var delivery = pendingDelivery(after: nil)
-        if first == Vector.debug { state.dr[7] &= ~DR7.generalDetect }
+        // The story so far, for the case that it ends badly; words are made only then.
+        let first = pendingFault
+        var last = first
         while true {
             core.event = .lookup
             do throws(Stop) {
                 try deliver(delivery)
                 return nil
             } catch {
-                if core.event == .exit {
-                    owner.awaitsAnswer = false
+                if core.event == .exit { return notInRAM(first.description) }
+                let fault = pendingFault
+                if delivery.vector == Vector.doubleFault && FaultClass.of(fault.vector) != .benign {
                     core.event = .lookup
-                    return "the tables or the stack for \(history) are not in RAM"
+                    let cause = last == first ? first.description : "\(last) while delivering \(first)"
+                    return "triple fault: \(fault) while delivering #DF, after \(cause), at RIP 0x\(String(state.rip, radix: 16))"
                 }
-                core.event = .lookup
-                let second = describeFault()
-                if delivery.vector == Vector.doubleFault && FaultClass.of(core.faultVector) != .benign {
-                    return "triple fault: \(second) while delivering #DF, after \(history), at RIP 0x\(hex(state.rip))"
-                }
-                history = "\(second) while delivering \(history)"
+                last = fault
                 delivery = pendingDelivery(after: delivery)
             }
         }
+    }
+
+    private func notInRAM(_ event: String) -> String {
+        owner.awaitsAnswer = false
+        core.event = .lookup
+        return "the tables or the stack for \(event) are not in RAM"
+    }
+
+    private var pendingFault: FaultRecord {
+        FaultRecord(vector: core.faultVector, code: core.faultHasCode ? core.faultCode : nil, address: core.faultAddress)
     }
 
     /// What table 6-5 makes of the pending fault and the event that it interrupted.
@@ -131,24 +139,24 @@ extension CPU {
             try deliver(Delivery(vector: vector, source: .external, errorCode: nil, rip: state.rip, rflags: rflags))
             return nil
         } catch {
-            if core.event == .exit {
-                owner.awaitsAnswer = false
-                core.event = .lookup
-                return "the tables or the stack for interrupt \(vector) are not in RAM"
-            }
-            core.event = .lookup
+            if core.event == .exit { return notInRAM("interrupt \(vector)") }
             return deliverFault()
         }
     }
+}
 
-    private func describeFault() -> String {
-        var text = FaultClass.name(core.faultVector)
-        if core.faultHasCode { text += "(0x\(hex(UInt64(core.faultCode))))" }
-        if core.faultVector == Vector.pageFault { text += " at 0x\(hex(core.faultAddress))" }
+/// A fault, for telling of it.
+private struct FaultRecord: Equatable, CustomStringConvertible {
+    var vector: UInt8
+    var code: UInt32?
+    var address: UInt64
+
+    var description: String {
+        var text = FaultClass.name(vector)
+        if let code { text += "(0x\(String(code, radix: 16)))" }
+        if vector == Vector.pageFault { text += " at 0x\(String(address, radix: 16))" }
         return text
     }
-
-    private func hex(_ value: UInt64) -> String { String(value, radix: 16) }
 }
 
 /// SDM 3A, table 6-4.

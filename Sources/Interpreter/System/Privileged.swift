@@ -171,6 +171,7 @@ extension CPU {
         let bytes = unsafe Int(i.pointee.operandBytes), port = unsafe port(i)
         try checkPort(port, bytes)
         setRegister(number: Register.rax, bytes: bytes, try ask(.portRead(port: port, bytes: bytes)))
+        if core.watching { noteWatchedPort(port, bytes) }
     }
 
     func output(_ i: InstructionPointer) throws(Stop) {
@@ -178,6 +179,7 @@ extension CPU {
         try checkPort(port, bytes)
         let mask: UInt64 = bytes == 4 ? 0xffff_ffff : bytes == 2 ? 0xffff : 0xff
         _ = try ask(.portWrite(port: port, bytes: bytes, value: UInt32(self[Register.rax] & mask)))
+        if core.watching { noteWatchedPort(port, bytes) }
     }
 
     // MARK: Descriptor-table registers

@@ -40,7 +40,7 @@ extension CPU {
         guard let page = unsafe owner.memory.hostPointer(pageAddress, 4096) else { return nil }
         let isCode = owner.memory.isCode(page: pageAddress.page)
         let tag = tlbTag(address)
-        let addend = unsafe UInt64(UInt(bitPattern: page)) &- (address & ~0xfff)
+        let addend = UInt64(UInt(bitPattern: page)) &- (address & ~0xfff)
         if unsafe entry.pointee.addend != addend || (entry.pointee.readTag != tag && entry.pointee.executeTag != tag) {
             unsafe entry.pointee = TLBEntry(addend: addend)
         }
