@@ -22,7 +22,7 @@ internal import X86
 // manual asks for (SDM 3A, 11.6).
 
 /// RIP → record, by virtual address.
-struct JumpCacheEntry: BitwiseCopyable {
+@unsafe struct JumpCacheEntry: BitwiseCopyable {
     var rip = UInt64.max
     var key = UInt64.max
     /// What `AddressSlot.codePage` is while this code runs.
@@ -32,12 +32,12 @@ struct JumpCacheEntry: BitwiseCopyable {
     static let count = 8192
 
     @inline(__always) static func index(_ rip: UInt64) -> Int {
-        Int(truncatingIfNeeded: (rip ^ (rip &>> 13)) & UInt64(count - 1))
+        unsafe Int(truncatingIfNeeded: (rip ^ (rip &>> 13)) & UInt64(count - 1))
     }
 }
 
 /// What stands before a block's records, in the place of one.
-private struct BlockHeader: BitwiseCopyable {
+@unsafe private struct BlockHeader: BitwiseCopyable {
     var key: UInt64
     /// The next block that was decoded from this page.
     var nextInPage: UnsafeMutableRawPointer?
@@ -50,12 +50,12 @@ private struct BlockHeader: BitwiseCopyable {
 
 /// All decoded code of one engine, by physical address.
 @safe final class CodeCache {
-    private struct Slot {
+    @unsafe private struct Slot {
         var key: UInt64
         var block: UnsafeMutableRawPointer
     }
 
-    private struct Page {
+    @unsafe private struct Page {
         var first: UnsafeMutableRawPointer?
         /// Which 64-byte granules any block covers.
         var granules: UInt64
@@ -66,7 +66,7 @@ private struct BlockHeader: BitwiseCopyable {
     private var used = 0
     private var slots: [Slot?]
     private var slotCount = 0
-    private var pages: [UInt64: Page] = [:]
+    private var pages: [UInt64: Page] = unsafe [:]
     /// Handler that replaces those of a dead block, set by the engine.
     private let stale: Handler
     /// Called when virtual addresses of code, or TLB write permissions, must be forgotten.
@@ -80,7 +80,7 @@ private struct BlockHeader: BitwiseCopyable {
     init(memory: GuestMemory, stale: @escaping Handler) {
         self.memory = memory
         unsafe self.stale = stale
-        let bytes = CodeCache.capacity * MemoryLayout<Instruction>.stride
+        let bytes = unsafe CodeCache.capacity * MemoryLayout<Instruction>.stride
         let mapping = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { preconditionFailure("no memory for decoded code") }
         unsafe arena = mapping.bindMemory(to: Instruction.self, capacity: CodeCache.capacity)
@@ -92,7 +92,7 @@ private struct BlockHeader: BitwiseCopyable {
     static func key(_ physical: UInt64, _ mode: UInt8) -> UInt64 { physical &<< 8 | UInt64(mode) }
 
     private func hash(_ key: UInt64) -> Int {
-        Int(truncatingIfNeeded: (key &* 0x9e37_79b9_7f4a_7c15) &>> 32) & (slots.count - 1)
+        unsafe Int(truncatingIfNeeded: (key &* 0x9e37_79b9_7f4a_7c15) &>> 32) & (slots.count - 1)
     }
 
     /// The first record of the block at this key, if decoded.
@@ -102,7 +102,7 @@ private struct BlockHeader: BitwiseCopyable {
             if unsafe slot.key == key {
                 return unsafe (slot.block + MemoryLayout<Instruction>.stride).assumingMemoryBound(to: Instruction.self)
             }
-            index = (index + 1) & (slots.count - 1)
+            index = unsafe (index + 1) & (slots.count - 1)
         }
         return nil
     }
@@ -134,18 +134,18 @@ private struct BlockHeader: BitwiseCopyable {
         unsafe page.granules |= CodeCache.granules(start, end)
         unsafe pages[pageNumber] = page
         used += count + 1
-        insert(unsafe Slot(key: key, block: header))
+        unsafe insert(unsafe Slot(key: key, block: header))
     }
 
     private func insert(_ slot: Slot) {
-        if slotCount * 2 >= slots.count {
+        if unsafe slotCount * 2 >= slots.count {
             let old = unsafe slots
             unsafe slots = Array(repeating: nil, count: old.count * 2)
             slotCount = 0
-            for slot in unsafe old { if let slot = unsafe slot, unsafe header(slot.block).pointee.alive { unsafe insert(slot) } }
+            for unsafe slot in old { if let slot = unsafe slot, unsafe header(slot.block).pointee.alive { unsafe insert(slot) } }
         }
         var index = hash(unsafe slot.key)
-        while let present = unsafe slots[index], unsafe present.key != slot.key { index = (index + 1) & (slots.count - 1) }
+        while let present = unsafe slots[index], unsafe present.key != slot.key { index = unsafe (index + 1) & (slots.count - 1) }
         if unsafe slots[index] == nil { slotCount += 1 }
         unsafe slots[index] = slot
     }
@@ -204,25 +204,25 @@ private struct BlockHeader: BitwiseCopyable {
                 remove(at: index)
                 return
             }
-            index = (index + 1) & (slots.count - 1)
+            index = unsafe (index + 1) & (slots.count - 1)
         }
     }
 
     private func remove(at start: Int) {
         unsafe slots[start] = nil
         slotCount -= 1
-        var index = (start + 1) & (slots.count - 1)
+        var index = unsafe (start + 1) & (slots.count - 1)
         while let slot = unsafe slots[index] {
             unsafe slots[index] = nil
             slotCount -= 1
             unsafe insert(slot)
-            index = (index + 1) & (slots.count - 1)
+            index = unsafe (index + 1) & (slots.count - 1)
         }
     }
 
     /// Forgets all code. No record may be used after this.
     func flush() {
-        for page in unsafe pages.keys { memory.clearCode(page: page) }
+        for unsafe page in pages.keys { memory.clearCode(page: page) }
         unsafe pages.removeAll(keepingCapacity: true)
         for index in unsafe slots.indices { unsafe slots[index] = nil }
         slotCount = 0

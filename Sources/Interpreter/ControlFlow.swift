@@ -24,12 +24,12 @@ extension CPU {
             return unsafe slot.pointee.record
         }
         state.rip = target
-        core.event = .lookup
+        unsafe core.event = .lookup
         return nil
     }
 
     @inline(__always) func takeBranch(_ i: InstructionPointer) -> UnsafeRawPointer? {
-        if let link = unsafe i.pointee.link, !isRequested { return unsafe UnsafeRawPointer(link) }
+        if let link = unsafe i.pointee.link, !isRequested { return UnsafeRawPointer(link) }
         return unsafe slowBranch(i)
     }
 
@@ -45,7 +45,7 @@ extension CPU {
 
     /// #GP(0) unless code may be run at `target` (SDM 2, "CALL", "JMP", "RET").
     @inline(__always) func checkTarget(_ target: UInt64) throws(Stop) {
-        if core.codeSize == .bits64 {
+        if unsafe core.codeSize == .bits64 {
             if !isCanonical(target) { throw generalProtection() }
         } else if target > UInt64(state.segments[SegmentName.cs].limit) {
             throw generalProtection()
@@ -59,7 +59,7 @@ extension CPU {
         if target &- self[AddressSlot.codePage] < 4096, unsafe i.pointee.spare == Instruction.linkable, !isRequested {
             return unsafe owner.link(i, to: target)
         }
-        return jump(to: target)
+        return unsafe jump(to: target)
     }
 }
 
@@ -76,12 +76,12 @@ extension LoweringTable {
             ZYDIS_MNEMONIC_JS, ZYDIS_MNEMONIC_JNS, ZYDIS_MNEMONIC_JP, ZYDIS_MNEMONIC_JNP,
             ZYDIS_MNEMONIC_JL, ZYDIS_MNEMONIC_JNL, ZYDIS_MNEMONIC_JLE, ZYDIS_MNEMONIC_JNLE)
         for (mnemonic, code) in conditions {
-            self[mnemonic] = { lowering in
+            unsafe self[mnemonic] = { lowering in
                 lowering.setBranch()
                 return unsafe Handlers.jcc[Int(code)]
             }
         }
-        self[ZYDIS_MNEMONIC_JMP] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_JMP] = { lowering in
             if lowering.isImmediate(0) {
                 lowering.setBranch()
                 return unsafe Handlers.jmp
@@ -89,7 +89,7 @@ extension LoweringTable {
             guard lowering.setIndirect() else { return unsafe lowering.farTransfer() }
             return unsafe Handlers.jmpIndirect
         }
-        self[ZYDIS_MNEMONIC_CALL] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_CALL] = { lowering in
             if lowering.isImmediate(0) {
                 lowering.setBranch()
                 return unsafe lowering.isLong && lowering.bytes == 8 ? Handlers.call64 : Handlers.callLegacy
@@ -97,14 +97,14 @@ extension LoweringTable {
             guard lowering.setIndirect() else { return unsafe lowering.farTransfer() }
             return unsafe lowering.isLong && lowering.bytes == 8 ? Handlers.callIndirect64 : Handlers.callIndirectLegacy
         }
-        self[ZYDIS_MNEMONIC_RET] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_RET] = { lowering in
             if unsafe lowering.d.pointee.opcode & 0xf8 == 0xc8 { return unsafe lowering.farTransfer() }
             lowering.endsBlock = true
-            lowering.record.operandBytes = lowering.branchBytes
-            lowering.record.immediate = lowering.isImmediate(0) ? lowering.immediate(0) : 0
+            unsafe lowering.record.operandBytes = lowering.branchBytes
+            unsafe lowering.record.immediate = lowering.isImmediate(0) ? lowering.immediate(0) : 0
             return unsafe lowering.isLong && lowering.record.operandBytes == 8 ? Handlers.ret64 : Handlers.retLegacy
         }
-        set([ZYDIS_MNEMONIC_LOOP, ZYDIS_MNEMONIC_LOOPE, ZYDIS_MNEMONIC_LOOPNE, ZYDIS_MNEMONIC_JCXZ,
+        unsafe set([ZYDIS_MNEMONIC_LOOP, ZYDIS_MNEMONIC_LOOPE, ZYDIS_MNEMONIC_LOOPNE, ZYDIS_MNEMONIC_JCXZ,
             ZYDIS_MNEMONIC_JECXZ, ZYDIS_MNEMONIC_JRCXZ]) { lowering in
             lowering.setBranch()
             switch lowering.mnemonic {
@@ -122,9 +122,9 @@ extension Lowering {
     var branchBytes: UInt8 { isLong ? 8 : unsafe d.pointee.operand_width == 16 ? 2 : 4 }
 
     mutating func setBranch() {
-        record.operandBytes = branchBytes
-        record.immediate = immediate(0)
-        record.spare = Instruction.linkable
+        unsafe record.operandBytes = branchBytes
+        unsafe record.immediate = immediate(0)
+        unsafe record.spare = unsafe Instruction.linkable
         if mnemonic == ZYDIS_MNEMONIC_JMP || mnemonic == ZYDIS_MNEMONIC_CALL { endsBlock = true }
     }
 
@@ -132,9 +132,9 @@ extension Lowering {
     mutating func setIndirect() -> Bool {
         if unsafe d.pointee.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR { return false }
         endsBlock = true
-        record.operandBytes = branchBytes
+        unsafe record.operandBytes = branchBytes
         if let register = gpr(0) {
-            record.r1 = register
+            unsafe record.r1 = register
         } else {
             setMemory(0)
         }
@@ -161,7 +161,7 @@ extension CPU {
         do throws(Stop) {
             let target = unsafe try indirectTarget(i)
             try checkTarget(target)
-            return jump(to: target)
+            return unsafe jump(to: target)
         } catch { return unsafe stopped(self, i) }
     }
 
@@ -174,7 +174,7 @@ extension CPU {
             } else {
                 unsafe try push(nextRIP(i), Int(i.pointee.operandBytes))
             }
-            return jump(to: target)
+            return unsafe jump(to: target)
         } catch { return unsafe stopped(self, i) }
     }
 
@@ -202,13 +202,13 @@ extension CPU {
                     throw generalProtection()
                 }
                 unsafe self[Register.rsp] &+= i.pointee.immediate
-                return jump(to: target)
+                return unsafe jump(to: target)
             }
             let bytes = unsafe Int(i.pointee.operandBytes)
             let target = try peek(bytes)
             try checkTarget(target)
             unsafe setStackPointer(self[Register.rsp] &+ UInt64(bytes) &+ i.pointee.immediate)
-            return jump(to: target)
+            return unsafe jump(to: target)
         } catch { return unsafe stopped(self, i) }
     }
 

@@ -1,7 +1,7 @@
 internal import GuestMemory
 internal import Synchronization
 package import VirtualCPU
-package import X86
+internal import X86
 
 /// What stopped the chain of handlers.
 enum Event: UInt8 {
@@ -29,7 +29,7 @@ struct LazyFlags: BitwiseCopyable {
 
 /// All that one Interpreter works on, at one address. The state comes first,
 /// the registers first in it.
-struct Core: ~Copyable {
+@unsafe struct Core: ~Copyable {
     var state = VCPUState()
     var flags = LazyFlags()
 
@@ -181,12 +181,12 @@ struct Core: ~Copyable {
 
     /// Makes an exception pending: `throw cpu.fault(Vector.generalProtection, code: 0)`.
     @inline(never) func fault(_ vector: UInt8, code: UInt32? = nil) -> Stop {
-        core.event = .fault
-        core.faultVector = vector
-        core.faultHasCode = code != nil
-        core.faultCode = code ?? 0
-        core.faultIsAddress = false
-        core.faultKeepsResume = false
+        unsafe core.event = .fault
+        unsafe core.faultVector = vector
+        unsafe core.faultHasCode = code != nil
+        unsafe core.faultCode = code ?? 0
+        unsafe core.faultIsAddress = false
+        unsafe core.faultKeepsResume = false
         return Stop()
     }
 
@@ -194,32 +194,32 @@ struct Core: ~Copyable {
     func undefined() -> Stop { fault(Vector.invalidOpcode) }
 
     @inline(never) func pageFault(_ address: UInt64, code: UInt32) -> Stop {
-        core.faultAddress = address
+        unsafe core.faultAddress = address
         return fault(Vector.pageFault, code: code)
     }
 
     @inline(never) func badAddress() -> Stop {
         let stop = generalProtection()
-        core.faultIsAddress = true
+        unsafe core.faultIsAddress = true
         return stop
     }
 
     /// Leaves `run` with an exit that needs no answer; RIP must be right already.
     func leave(_ exit: VCPUExit) -> Stop {
         owner.exit = exit
-        core.event = .exit
+        unsafe core.event = .exit
         return Stop()
     }
 
     /// Asks the Host. The first time it throws, out to the Host; when the
     /// instruction is run again, the answer is there.
     func ask(_ exit: VCPUExit) throws(Stop) -> UInt64 {
-        if core.answerNext < core.answerCount {
-            core.answerNext += 1
-            return core.answers[core.answerNext - 1]
+        if unsafe core.answerNext < core.answerCount {
+            unsafe core.answerNext += 1
+            return unsafe core.answers[core.answerNext - 1]
         }
-        if core.refused {
-            core.refused = false
+        if unsafe core.refused {
+            unsafe core.refused = false
             throw generalProtection()
         }
         owner.awaitsAnswer = true
@@ -228,8 +228,8 @@ struct Core: ~Copyable {
 
     /// An instruction that repeats has committed what it was answered so far.
     func forgetAnswers() {
-        core.answerCount = 0
-        core.answerNext = 0
+        unsafe core.answerCount = 0
+        unsafe core.answerNext = 0
     }
 }
 
@@ -257,7 +257,7 @@ struct Core: ~Copyable {
     let cpu = unsafe CPU(raw)
     do throws(Stop) {
         unsafe try body(cpu, i)
-        cpu.core.event = .lookup
+        unsafe cpu.core.event = .lookup
         return nil
     } catch {
         return unsafe stopped(cpu, i)
@@ -277,10 +277,10 @@ struct Core: ~Copyable {
 
 @inline(never) func stopped(_ cpu: CPU, _ i: InstructionPointer) -> UnsafeRawPointer? {
     // An exit that wants no answer has set RIP past the instruction.
-    if cpu.core.event == .exit && !cpu.owner.awaitsAnswer { return nil }
+    if unsafe cpu.core.event == .exit && !cpu.owner.awaitsAnswer { return nil }
     unsafe cpu.state.rip = cpu.rip(i)
-    if cpu.core.event == .fault && cpu.core.faultIsAddress, unsafe Int(i.pointee.segment) == SegmentName.ss {
-        cpu.core.faultVector = Vector.stackFault
+    if unsafe cpu.core.event == .fault && cpu.core.faultIsAddress, unsafe Int(i.pointee.segment) == SegmentName.ss {
+        unsafe cpu.core.faultVector = Vector.stackFault
     }
     return nil
 }

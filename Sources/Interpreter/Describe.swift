@@ -10,7 +10,7 @@ extension CPU {
         }
         let names = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"]
         var lines: [String] = []
-        lines.append("rip \(hex(state.rip))  rflags \(hex(rflags, 8))  cpl \(core.privilege)  \(core.codeSize)")
+        lines.append(unsafe "rip \(hex(state.rip))  rflags \(hex(rflags, 8))  cpl \(core.privilege)  \(core.codeSize)")
         for row in 0..<4 {
             lines.append((0..<4).map { "\(names[row * 4 + $0]) \(hex(self[row * 4 + $0]))" }.joined(separator: "  "))
         }
@@ -26,9 +26,9 @@ extension CPU {
     }
 
     private func bytesAtRIP() -> String {
-        let base = core.codeSize == .bits64 ? 0 : state.segments[SegmentName.cs].base
+        let base = unsafe core.codeSize == .bits64 ? 0 : state.segments[SegmentName.cs].base
         var text: [String] = []
-        let event = core.event
+        let event = unsafe core.event
         for offset in 0..<UInt64(16) {
             do throws(Stop) {
                 let byte = try readPhysical(
@@ -39,7 +39,7 @@ extension CPU {
                 break
             }
         }
-        core.event = event
+        unsafe core.event = event
         owner.awaitsAnswer = false
         return text.joined(separator: " ")
     }

@@ -8,13 +8,13 @@ internal import X86
 // three or four.
 
 extension CPU {
-    @inline(__always) var carry: Bool { core.flags.carries >> 63 != 0 }
-    @inline(__always) var zero: Bool { core.flags.result == 0 }
-    @inline(__always) var sign: Bool { (core.flags.result >> 63) ^ (core.flags.carries & 1) != 0 }
-    @inline(__always) var overflow: Bool { (core.flags.carries ^ (core.flags.carries &<< 1)) >> 63 != 0 }
-    @inline(__always) var auxiliary: Bool { core.flags.carries & 8 != 0 }
+    @inline(__always) var carry: Bool { unsafe core.flags.carries >> 63 != 0 }
+    @inline(__always) var zero: Bool { unsafe core.flags.result == 0 }
+    @inline(__always) var sign: Bool { unsafe (core.flags.result >> 63) ^ (core.flags.carries & 1) != 0 }
+    @inline(__always) var overflow: Bool { unsafe (core.flags.carries ^ (core.flags.carries &<< 1)) >> 63 != 0 }
+    @inline(__always) var auxiliary: Bool { unsafe core.flags.carries & 8 != 0 }
     @inline(__always) var parity: Bool {
-        UInt8(truncatingIfNeeded: core.flags.result ^ (core.flags.carries &>> 8)).nonzeroBitCount & 1 == 0
+        unsafe UInt8(truncatingIfNeeded: core.flags.result ^ (core.flags.carries &>> 8)).nonzeroBitCount & 1 == 0
     }
 
     /// The six arithmetic flags where RFLAGS has them.
@@ -35,7 +35,7 @@ extension CPU {
         let carry = rflags & RFlags.carry != 0
         if carry { carries |= 1 << 63 }
         if carry != (rflags & RFlags.overflow != 0) { carries |= 1 << 62 }
-        core.flags = LazyFlags(result: result, carries: carries)
+        unsafe core.flags = LazyFlags(result: result, carries: carries)
     }
 
     /// RFLAGS, complete.
@@ -50,27 +50,27 @@ extension CPU {
     /// `carryOut`: bit n is the carry (or borrow) out of bit n.
     @inline(__always) func setFlags<T: GuestInteger>(_ result: T, carryOut: T) {
         let carries = UInt64(truncatingIfNeeded: carryOut)
-        core.flags.result = CPU.signExtend(result)
-        core.flags.carries = T.bitWidth == 64
+        unsafe core.flags.result = CPU.signExtend(result)
+        unsafe core.flags.carries = T.bitWidth == 64
             ? carries & 0xc000_0000_0000_0008
             : (carries &<< UInt64(64 - T.bitWidth)) & 0xc000_0000_0000_0000 | carries & 8
     }
 
     @inline(__always) func setFlagsOfLogic<T: GuestInteger>(_ result: T) {
-        core.flags.result = CPU.signExtend(result)
-        core.flags.carries = 0
+        unsafe core.flags.result = CPU.signExtend(result)
+        unsafe core.flags.carries = 0
     }
 
     /// Result flags from `result`, CF and OF as given, AF cleared.
     @inline(__always) func setFlags<T: GuestInteger>(_ result: T, carry: Bool, overflow: Bool) {
-        core.flags.result = CPU.signExtend(result)
-        core.flags.carries = (carry ? 1 << 63 : 0) | (carry != overflow ? 1 << 62 : 0)
+        unsafe core.flags.result = CPU.signExtend(result)
+        unsafe core.flags.carries = (carry ? 1 << 63 : 0) | (carry != overflow ? 1 << 62 : 0)
     }
 
     /// CF and OF alone.
     @inline(__always) func setCarry(_ carry: Bool, overflow: Bool) {
-        let rest = core.flags.carries & 0x3fff_ffff_ffff_ffff
-        core.flags.carries = rest | (carry ? 1 << 63 : 0) | (carry != overflow ? 1 << 62 : 0)
+        let rest = unsafe core.flags.carries & 0x3fff_ffff_ffff_ffff
+        unsafe core.flags.carries = rest | (carry ? 1 << 63 : 0) | (carry != overflow ? 1 << 62 : 0)
     }
 
     /// CF alone.

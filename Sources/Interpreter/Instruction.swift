@@ -25,7 +25,7 @@ package struct Stop: Error {}
 
 /// One decoded instruction. Registers are byte offsets into `VCPUState.gpr`,
 /// so that AH is the byte after AL and needs no case of its own.
-package struct Instruction: BitwiseCopyable {
+@unsafe package struct Instruction: BitwiseCopyable {
     package var handler: Handler
     /// A branch's target once it is known; a thunk's description.
     package var link: UnsafeMutableRawPointer?
@@ -40,9 +40,9 @@ package struct Instruction: BitwiseCopyable {
     package var r1: UInt8 = 0
     package var r2: UInt8 = 0
     /// Address parts, as byte offsets into `gpr`; `AddressSlot.zero` where absent.
-    package var base: UInt8 = UInt8(Instruction.noRegister)
-    package var index: UInt8 = UInt8(Instruction.noRegister)
-    package var segmentSlot: UInt8 = UInt8(Instruction.noRegister)
+    package var base: UInt8 = unsafe UInt8(Instruction.noRegister)
+    package var index: UInt8 = unsafe UInt8(Instruction.noRegister)
+    package var segmentSlot: UInt8 = unsafe UInt8(Instruction.noRegister)
     package var scaleShift: UInt8 = 0
     package var options: Options = []
     /// `SegmentName` of the memory operand, for the checks of legacy modes.

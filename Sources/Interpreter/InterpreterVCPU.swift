@@ -25,7 +25,7 @@ package import X86
     private let decoder = Decoder()
     private let table = LoweringTable()
     private var coreStorage: UnsafeMutablePointer<Core>!
-    private var straddling = [Straddler](repeating: Straddler(), count: 64)
+    private var straddling = unsafe [Straddler](repeating: Straddler(), count: 64)
     private let writtenPages = WrittenPages()
 
     /// Two records for an instruction that is run by itself.
@@ -76,15 +76,15 @@ package import X86
         let cpu = self.cpu
         precondition(awaitsAnswer, "an answer without a question")
         awaitsAnswer = false
-        precondition(cpu.core.answerCount < cpu.core.answers.count)
-        cpu.core.answers[cpu.core.answerCount] = value
-        cpu.core.answerCount += 1
+        unsafe precondition(cpu.core.answerCount < cpu.core.answers.count)
+        unsafe cpu.core.answers[cpu.core.answerCount] = value
+        unsafe cpu.core.answerCount += 1
     }
 
     package func refuse() {
         precondition(awaitsAnswer, "a refusal without a question")
         awaitsAnswer = false
-        cpu.core.refused = true
+        unsafe cpu.core.refused = true
     }
 
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result {
@@ -102,12 +102,12 @@ package import X86
         let cpu = self.cpu
         cpu.state = VCPUState()
         cpu.setArithmeticFlags(0)
-        cpu.core.event = .lookup
-        cpu.core.shadow = false
-        cpu.core.nmiBlocked = false
-        cpu.core.pendingDebug = 0
-        cpu.core.debugShadow = false
-        cpu.core.refused = false
+        unsafe cpu.core.event = .lookup
+        unsafe cpu.core.shadow = false
+        unsafe cpu.core.nmiBlocked = false
+        unsafe cpu.core.pendingDebug = 0
+        unsafe cpu.core.debugShadow = false
+        unsafe cpu.core.refused = false
         cpu.forgetAnswers()
         awaitsAnswer = false
         codeCache.flush()
@@ -119,25 +119,25 @@ package import X86
         precondition(!awaitsAnswer, "the last exit wants an answer first")
         let cpu = self.cpu
         while true {
-            if cpu.core.event == .fault {
+            if unsafe cpu.core.event == .fault {
                 // Of a task that was just switched to. A chain of such must not keep us from stopping.
                 if requests.pending.contains(.stop) {
                     requests.clear(.stop)
                     return .stopped
                 }
-            } else if cpu.core.answerCount > 0 || cpu.core.refused {
+            } else if unsafe cpu.core.answerCount > 0 || cpu.core.refused {
                 // The instruction that asked, again, with what it was told.
                 step(cpu)
-                if cpu.core.stepping { cpu.afterStep() }
-                if cpu.core.event == .exit && awaitsAnswer { cpu.core.answerNext = 0 } else { cpu.forgetAnswers() }
+                if unsafe cpu.core.stepping { cpu.afterStep() }
+                if unsafe cpu.core.event == .exit && awaitsAnswer { unsafe cpu.core.answerNext = 0 } else { cpu.forgetAnswers() }
             } else if let exit = takeRequests(cpu) {
                 return exit
-            } else if cpu.core.event == .fault {
+            } else if unsafe cpu.core.event == .fault {
                 // An interrupt went through a task gate, to a task that cannot begin.
-            } else if cpu.core.stepping || cpu.core.shadow {
-                let shadowed = cpu.core.shadow
+            } else if unsafe cpu.core.stepping || cpu.core.shadow {
+                let shadowed = unsafe cpu.core.shadow
                 if let exit = cpu.beforeStep() { return exit }
-                if cpu.core.event == .lookup {
+                if unsafe cpu.core.event == .lookup {
                     step(cpu)
                     if shadowed { cpu.endShadow() }
                     cpu.afterStep()
@@ -145,13 +145,13 @@ package import X86
             } else {
                 runChain(cpu)
             }
-            switch cpu.core.event {
+            switch unsafe cpu.core.event {
             case .lookup: break
             case .exit:
-                cpu.core.event = .lookup
+                unsafe cpu.core.event = .lookup
                 return exit
             case .fault:
-                cpu.core.event = .lookup
+                unsafe cpu.core.event = .lookup
                 cpu.forgetAnswers()
                 if let reason = cpu.deliverFault() { return .shutdown(reason: reason) }
             }
@@ -161,7 +161,7 @@ package import X86
     /// Requests of other threads; an interrupt is delivered here.
     private func takeRequests(_ cpu: CPU) -> VCPUExit? {
         let pending = requests.pending
-        if pending.rawValue & cpu.core.pollMask == 0 { return nil }
+        if unsafe pending.rawValue & cpu.core.pollMask == 0 { return nil }
         if pending.contains(.stop) {
             requests.clear(.stop)
             return .stopped
@@ -171,10 +171,10 @@ package import X86
             for page in writtenPages.take() { codeCache.invalidate(page: page) }
             cpu.flushTLB()
         }
-        if cpu.core.shadow { return nil }
-        if pending.contains(.nonMaskableInterrupt) && !cpu.core.nmiBlocked {
+        if unsafe cpu.core.shadow { return nil }
+        if unsafe pending.contains(.nonMaskableInterrupt) && !cpu.core.nmiBlocked {
             requests.clear(.nonMaskableInterrupt)
-            cpu.core.nmiBlocked = true
+            unsafe cpu.core.nmiBlocked = true
             if let reason = cpu.deliverInterrupt(Vector.nonMaskable) { return .shutdown(reason: reason) }
             cpu.modeChanged()
         } else if pending.contains(.interrupt) && cpu.state.rflags & RFlags.interrupt != 0 {
@@ -209,19 +209,19 @@ package import X86
             let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
             if let next = unsafe next {
                 unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
-                cpu.core.event = .lookup
+                unsafe cpu.core.event = .lookup
             }
         } catch {}
     }
 
     // MARK: Code
 
-    private var mode: UInt8 { UInt8(truncatingIfNeeded: cpu.core.modeKey & 3) }
+    private var mode: UInt8 { unsafe UInt8(truncatingIfNeeded: cpu.core.modeKey & 3) }
 
     /// The linear address of RIP; #GP where code may not be.
     private func linearRIP(_ cpu: CPU) throws(Stop) -> UInt64 {
         let rip = cpu.state.rip
-        if cpu.core.codeSize == .bits64 {
+        if unsafe cpu.core.codeSize == .bits64 {
             if !isCanonical(rip) { throw cpu.generalProtection() }
             return rip
         }
@@ -247,7 +247,7 @@ package import X86
             unsafe slot.pointee = JumpCacheEntry(
                 rip: rip, key: cpu.core.modeKey, codePage: codePage, record: UnsafeRawPointer(record))
             cpu[AddressSlot.codePage] = codePage
-            return unsafe UnsafeRawPointer(record)
+            return UnsafeRawPointer(record)
         }
         // The first instruction crosses into the next page.
         return unsafe try UnsafeRawPointer(straddler(cpu, linear, physical))
@@ -257,9 +257,9 @@ package import X86
     /// the branch remember it.
     func link(_ i: InstructionPointer, to target: UInt64) -> UnsafeRawPointer? {
         let cpu = self.cpu
-        let generation = cpu.core.codeGeneration
+        let generation = unsafe cpu.core.codeGeneration
         cpu.state.rip = target
-        cpu.core.event = .lookup
+        unsafe cpu.core.event = .lookup
         let offset = target &- cpu[AddressSlot.codePage]
         do throws(Stop) {
             let linear = try linearRIP(cpu)
@@ -267,10 +267,10 @@ package import X86
             let key = CodeCache.key(physical, mode)
             guard let record = unsafe try block(cpu, physical, key) else { return nil }
             // Where the cache was flushed meanwhile, `i` may be somebody else by now.
-            if cpu.core.codeGeneration == generation && physical & 0xfff == offset {
+            if unsafe cpu.core.codeGeneration == generation && physical & 0xfff == offset {
                 unsafe UnsafeMutablePointer(mutating: i).pointee.link = UnsafeMutableRawPointer(record)
             }
-            return unsafe UnsafeRawPointer(record)
+            return UnsafeRawPointer(record)
         } catch { return nil }
     }
 
@@ -292,10 +292,10 @@ package import X86
             // One private copy of the bytes: the Guest may change them meanwhile.
             let available = min(Decoder.maximumLength, 4096 - offset)
             unsafe copy.update(from: UnsafeRawPointer(page + offset).assumingMemoryBound(to: UInt8.self), count: available)
-            guard let lowering = unsafe try lower(cpu, available, offset: offset) else { break }
+            guard let lowering = try lower(cpu, available, offset: offset) else { break }
             unsafe (records + count).initialize(to: lowering.record)
             count += 1
-            offset += Int(lowering.record.length)
+            unsafe offset += Int(lowering.record.length)
             if lowering.endsBlock { break }
         }
         if count == 0 { return nil }
@@ -307,14 +307,14 @@ package import X86
 
     private func endRecord(_ offset: Int) -> Instruction {
         var end = unsafe Instruction(Handlers.endOfBlock)
-        end.offset = UInt16(truncatingIfNeeded: offset)
-        return end
+        unsafe end.offset = UInt16(truncatingIfNeeded: offset)
+        return unsafe end
     }
 
     private func noCode(_ cpu: CPU, _ physical: UInt64) -> Stop {
         exit = .shutdown(reason: "the guest ran code at \(GuestPhysicalAddress(physical)), where there is no memory")
         awaitsAnswer = false
-        cpu.core.event = .exit
+        unsafe cpu.core.event = .exit
         return Stop()
     }
 
@@ -322,7 +322,7 @@ package import X86
 
     /// Lowers the instruction in `copy`; nil if it does not end within `available` bytes.
     private func lower(_ cpu: CPU, _ available: Int, offset: Int) throws(Stop) -> Lowering? {
-        let size = cpu.core.codeSize
+        let size = unsafe cpu.core.codeSize
         do throws(Decoder.Failure) {
             unsafe try decoder.decode(UnsafeRawBufferPointer(start: copy, count: available), size)
         } catch {
@@ -334,7 +334,7 @@ package import X86
         }
         var lowering = Lowering(decoder, size, offset: offset)
         if unsafe features.offers(decoder.instruction.pointee.meta.isa_set) {
-            if let entry = table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
+            if let entry = unsafe table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
                 unsafe lowering.record.handler = handler
             } else {
                 unsafe lowering.lowerToThunk(native, bytes: copy)
@@ -350,8 +350,8 @@ package import X86
         unsafe decoder.instruction.pointee.length = 1
         var lowering = Lowering(decoder, size, offset: offset)
         unsafe lowering.record = Instruction(handler)
-        lowering.record.offset = UInt16(truncatingIfNeeded: offset)
-        lowering.record.length = 1
+        unsafe lowering.record.offset = UInt16(truncatingIfNeeded: offset)
+        unsafe lowering.record.length = 1
         lowering.endsBlock = true
         return lowering
     }
@@ -362,7 +362,7 @@ package import X86
         let physical = try cpu.translateFetch(linear)
         let available = try fetch(cpu, linear, physical)
         cpu[AddressSlot.codePage] = cpu.state.rip &- (linear & 0xfff)
-        guard let lowering = unsafe try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
+        guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
         unsafe fill(scratch, lowering)
         return unsafe scratch
     }
@@ -397,7 +397,7 @@ package import X86
 
     /// An instruction in two pages belongs to no block. It is kept by its bytes,
     /// which are fetched and compared every time.
-    private struct Straddler {
+    @unsafe private struct Straddler {
         var key = UInt64.max
         var bytes: SIMD16<UInt8> = .zero
         var records: UnsafeMutablePointer<Instruction>?
@@ -413,7 +413,7 @@ package import X86
         if unsafe straddling[index].key == key, unsafe straddling[index].bytes == bytes, let records = unsafe straddling[index].records {
             return unsafe records
         }
-        guard let lowering = unsafe try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
+        guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
         let records = unsafe straddling[index].records ?? .allocate(capacity: 2)
         unsafe fill(records, lowering)
         unsafe straddling[index] = Straddler(key: key, bytes: bytes, records: records)
@@ -450,7 +450,7 @@ extension Lowering {
             && (d.pointee.opcode == 0x0d || d.pointee.opcode >= 0x18 && d.pointee.opcode <= 0x1f)
     }
 
-    var isBranch: Bool { record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
+    var isBranch: Bool { unsafe record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
 }
 
 extension Handlers {

@@ -25,28 +25,28 @@ internal import X86
         unsafe d = UnsafePointer(decoder.instruction)
         unsafe operands = UnsafePointer(decoder.operands)
         self.codeSize = codeSize
-        record = Instruction(Handlers.undefined)
-        record.offset = UInt16(truncatingIfNeeded: offset)
+        unsafe record = unsafe Instruction(Handlers.undefined)
+        unsafe record.offset = UInt16(truncatingIfNeeded: offset)
         unsafe record.length = d.pointee.length
         unsafe record.mnemonic = UInt16(truncatingIfNeeded: d.pointee.mnemonic.rawValue)
         unsafe record.operandBytes = d.pointee.operand_width / 8
-        if codeSize == .bits64 { record.options.insert(.long) }
-        if codeSize == .bits16 { record.options.insert(.code16) }
+        if codeSize == .bits64 { unsafe record.options.insert(.long) }
+        if codeSize == .bits16 { unsafe record.options.insert(.code16) }
         let attributes = unsafe d.pointee.attributes
-        if attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) != 0 { record.options.insert(.rep) }
-        if attributes & ZYDIS_ATTRIB_HAS_REPNE != 0 { record.options.insert(.repne) }
-        if attributes & ZYDIS_ATTRIB_HAS_LOCK != 0 { record.options.insert(.lock) }
+        if attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) != 0 { unsafe record.options.insert(.rep) }
+        if attributes & ZYDIS_ATTRIB_HAS_REPNE != 0 { unsafe record.options.insert(.repne) }
+        if attributes & ZYDIS_ATTRIB_HAS_LOCK != 0 { unsafe record.options.insert(.lock) }
         switch unsafe d.pointee.address_width {
-        case 32: record.options.insert(.address32)
-        case 16: record.options.insert(.address16)
+        case 32: unsafe record.options.insert(.address32)
+        case 16: unsafe record.options.insert(.address16)
         default: break
         }
     }
 
     var mnemonic: ZydisMnemonic { unsafe d.pointee.mnemonic }
-    var bytes: Int { Int(record.operandBytes) }
+    var bytes: Int { unsafe Int(record.operandBytes) }
     var isLong: Bool { codeSize == .bits64 }
-    var isLocked: Bool { record.options.contains(.lock) }
+    var isLocked: Bool { unsafe record.options.contains(.lock) }
 
     // MARK: Operands
 
@@ -83,34 +83,34 @@ internal import X86
     /// Fills in the address of memory operand `n`.
     mutating func setMemory(_ n: Int) {
         let operand = unsafe operands[n].mem
-        record.options.insert(.memory)
-        if n == 0 { record.options.insert(.memoryFirst) }
+        unsafe record.options.insert(.memory)
+        if n == 0 { unsafe record.options.insert(.memoryFirst) }
         let segment = Lowering.segment(operand.segment) ?? SegmentName.ds
-        record.segment = UInt8(segment)
-        record.displacement = Int32(truncatingIfNeeded: operand.disp.value)
+        unsafe record.segment = UInt8(segment)
+        unsafe record.displacement = Int32(truncatingIfNeeded: operand.disp.value)
         if let index = Lowering.gpr(operand.index) {
-            record.index = index
-            record.scaleShift = UInt8(truncatingIfNeeded: max(1, Int(operand.scale)).trailingZeroBitCount)
+            unsafe record.index = index
+            unsafe record.scaleShift = UInt8(truncatingIfNeeded: max(1, Int(operand.scale)).trailingZeroBitCount)
         }
         if operand.base == ZYDIS_REGISTER_RIP || operand.base == ZYDIS_REGISTER_EIP {
             // codePage + offset + length + displacement.
-            record.base = UInt8(AddressSlot.codePage * 8)
-            record.displacement = record.displacement &+ Int32(record.offset) &+ Int32(record.length)
+            unsafe record.base = UInt8(AddressSlot.codePage * 8)
+            unsafe record.displacement = unsafe record.displacement &+ Int32(record.offset) &+ Int32(record.length)
         } else if let base = Lowering.gpr(operand.base) {
-            record.base = base
+            unsafe record.base = base
         }
         // A 64-bit moffs does not fit the displacement; nothing else is wider.
-        if Int64(record.displacement) != operand.disp.value, record.base == UInt8(Instruction.noRegister) {
-            record.spare = UInt32(truncatingIfNeeded: operand.disp.value >> 32)
-            record.options.insert(.complexAddress)
+        if unsafe Int64(record.displacement) != operand.disp.value, unsafe record.base == UInt8(Instruction.noRegister) {
+            unsafe record.spare = UInt32(truncatingIfNeeded: operand.disp.value >> 32)
+            unsafe record.options.insert(.complexAddress)
         }
         if isLong {
             if segment >= SegmentName.fs {
-                record.segmentSlot = UInt8((AddressSlot.segmentBases + segment) * 8)
+                unsafe record.segmentSlot = UInt8((AddressSlot.segmentBases + segment) * 8)
             }
-            if unsafe d.pointee.address_width != 64 { record.options.insert(.complexAddress) }
+            if unsafe d.pointee.address_width != 64 { unsafe record.options.insert(.complexAddress) }
         } else {
-            record.options.insert(.complexAddress)
+            unsafe record.options.insert(.complexAddress)
         }
     }
 
@@ -121,13 +121,13 @@ internal import X86
         let width = operandBytes(0)
         guard width <= 8, width > 0 else { return nil }
         if let destination = gpr(0) {
-            record.r1 = destination
+            unsafe record.r1 = destination
             if let source = gpr(1) {
-                record.r2 = source
+                unsafe record.r2 = source
                 return unsafe forms.rr[width]
             }
             if isImmediate(1) {
-                record.immediate = immediate(1)
+                unsafe record.immediate = immediate(1)
                 return unsafe forms.ri[width]
             }
             guard isMemory(1) else { return nil }
@@ -137,18 +137,18 @@ internal import X86
         guard isMemory(0), !isLocked else { return nil }
         setMemory(0)
         if let source = gpr(1) {
-            record.r2 = source
+            unsafe record.r2 = source
             return unsafe forms.mr[width]
         }
         guard isImmediate(1) else { return nil }
-        record.immediate = immediate(1)
+        unsafe record.immediate = immediate(1)
         return unsafe forms.mi[width]
     }
 
     mutating func unary(_ forms: UnaryForms) -> Handler? {
         let width = operandBytes(0)
         if let register = gpr(0) {
-            record.r1 = register
+            unsafe record.r1 = register
             return unsafe forms.r[width]
         }
         guard isMemory(0), !isLocked else { return nil }
@@ -159,10 +159,10 @@ internal import X86
     mutating func shift(_ forms: ShiftForms) -> Handler? {
         let width = operandBytes(0)
         let byCL = isRegister(1)
-        if isImmediate(1) { record.immediate = immediate(1) }
-        record.small = byCL ? 1 : 0
+        if isImmediate(1) { unsafe record.immediate = immediate(1) }
+        unsafe record.small = byCL ? 1 : 0
         if let register = gpr(0) {
-            record.r1 = register
+            unsafe record.r1 = register
             return unsafe byCL ? forms.rc[width] : forms.ri[width]
         }
         guard isMemory(0) else { return nil }
@@ -172,18 +172,18 @@ internal import X86
 }
 
 /// By mnemonic: how its records are made.
-struct LoweringTable {
+@safe struct LoweringTable {
     typealias Entry = (inout Lowering) -> Handler?
-    private var entries = [Entry?](repeating: nil, count: Int(ZYDIS_MNEMONIC_MAX_VALUE.rawValue) + 1)
+    private var entries = unsafe [Entry?](repeating: nil, count: Int(ZYDIS_MNEMONIC_MAX_VALUE.rawValue) + 1)
 
     subscript(mnemonic: ZydisMnemonic) -> Entry? {
-        get { entries[Int(mnemonic.rawValue)] }
-        set { entries[Int(mnemonic.rawValue)] = newValue }
+        get { unsafe entries[Int(mnemonic.rawValue)] }
+        set { unsafe entries[Int(mnemonic.rawValue)] = unsafe newValue }
     }
 
     /// One entry for several mnemonics.
     mutating func set(_ mnemonics: [ZydisMnemonic], _ entry: @escaping Entry) {
-        for mnemonic in mnemonics { self[mnemonic] = entry }
+        for mnemonic in mnemonics { unsafe self[mnemonic] = unsafe entry }
     }
 
     init() {

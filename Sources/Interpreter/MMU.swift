@@ -34,7 +34,7 @@ struct Translation {
 
 extension CPU {
     /// The present privilege as an access.
-    @inline(__always) var ownAccess: Access { core.privilege == 3 ? .user : [] }
+    @inline(__always) var ownAccess: Access { unsafe core.privilege == 3 ? .user : [] }
 
     /// Translates a linear address, or makes the page fault.
     func translate(_ address: UInt64, _ access: Access) throws(Stop) -> Translation {

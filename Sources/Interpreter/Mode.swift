@@ -9,19 +9,19 @@ extension CPU {
         let protected = state.cr0 & CR0.protectedMode != 0
         let virtual8086 = protected && state.rflags & RFlags.virtual8086 != 0
         let longActive = state.efer & EFER.longModeActive != 0
-        core.privilege = !protected ? 0 : virtual8086 ? 3 : UInt8(state.segments[SegmentName.ss].privilegeLevel)
-        core.codeSize = longActive && cs.isLong ? .bits64 : cs.isDefaultBig ? .bits32 : .bits16
-        let bits = UInt64(core.codeSize.rawValue) | (core.privilege == 3 ? 8 : 0)
-        core.modeKey = core.codeGeneration &<< 8 | bits
+        unsafe core.privilege = !protected ? 0 : virtual8086 ? 3 : UInt8(state.segments[SegmentName.ss].privilegeLevel)
+        unsafe core.codeSize = longActive && cs.isLong ? .bits64 : cs.isDefaultBig ? .bits32 : .bits16
+        let bits = unsafe UInt64(core.codeSize.rawValue) | (core.privilege == 3 ? 8 : 0)
+        unsafe core.modeKey = unsafe core.codeGeneration &<< 8 | bits
         for segment in 0..<6 {
             self[AddressSlot.segmentBases + segment] =
-                core.codeSize == .bits64 && segment < SegmentName.fs ? 0 : state.segments[segment].base
+                unsafe core.codeSize == .bits64 && segment < SegmentName.fs ? 0 : state.segments[segment].base
         }
         self[AddressSlot.zero] = 0
-        core.watching = hasDataBreakpoint
+        unsafe core.watching = hasDataBreakpoint
         // The jump cache is by RIP: another base, another meaning.
-        if core.codeSize != .bits64 && cs.base != core.jumpBase {
-            core.jumpBase = cs.base
+        if unsafe core.codeSize != .bits64 && cs.base != core.jumpBase {
+            unsafe core.jumpBase = cs.base
             forgetJumps()
         }
         selectTLB()
@@ -31,9 +31,9 @@ extension CPU {
     /// The TLB set for the present privilege and AC.
     func selectTLB() {
         let set: Int
-        if core.watching || core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0 {
+        if unsafe core.watching || core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0 {
             set = TLBEntry.never
-        } else if core.privilege == 3 {
+        } else if unsafe core.privilege == 3 {
             set = TLBEntry.user
         } else if state.cr4 & CR4.smap != 0 && state.rflags & RFlags.alignmentCheck == 0 {
             set = TLBEntry.supervisor
@@ -47,16 +47,16 @@ extension CPU {
     func interruptsChanged() {
         var mask = VCPURequests.Request([.stop, .codeWritten])
         if state.rflags & RFlags.interrupt != 0 { mask.insert(.interrupt) }
-        if !core.nmiBlocked { mask.insert(.nonMaskableInterrupt) }
-        core.pollMask = mask.rawValue
-        core.stepping = state.rflags & RFlags.trap != 0 || core.pendingDebug != 0
+        if unsafe !core.nmiBlocked { mask.insert(.nonMaskableInterrupt) }
+        unsafe core.pollMask = mask.rawValue
+        unsafe core.stepping = unsafe state.rflags & RFlags.trap != 0 || core.pendingDebug != 0
             || state.dr[7] & DR7.enables != 0 && (core.watching || hasInstructionBreakpoint)
     }
 
     /// The instruction after STI or MOV SS is done.
     func endShadow() {
-        core.shadow = false
-        core.debugShadow = false
+        unsafe core.shadow = false
+        unsafe core.debugShadow = false
         interruptsChanged()
     }
 }

@@ -18,8 +18,8 @@ extension Instruction.Options {
         let alignment: UInt8
     }
     let cache: ThunkCache
-    private var thunks: [Key: UnsafeMutablePointer<Thunk>] = [:]
-    private var accesses: [UnsafeMutablePointer<VectorAccess>] = []
+    private var thunks: [Key: UnsafeMutablePointer<Thunk>] = unsafe [:]
+    private var accesses: [UnsafeMutablePointer<VectorAccess>] = unsafe []
 
     init() {
         do { cache = try ThunkCache() } catch { preconditionFailure("no executable memory for thunks: \(error)") }
@@ -54,8 +54,8 @@ extension Instruction.Options {
     }
 
     private func release() {
-        for pointer in unsafe thunks.values { unsafe pointer.deallocate() }
-        for pointer in unsafe accesses { unsafe pointer.deallocate() }
+        for unsafe pointer in thunks.values { unsafe pointer.deallocate() }
+        for unsafe pointer in accesses { unsafe pointer.deallocate() }
     }
 }
 
@@ -73,23 +73,23 @@ extension LoweringTable {
             ZYDIS_MNEMONIC_XSAVEOPT64.rawValue, ZYDIS_MNEMONIC_XRSTOR64.rawValue,
         ]
         for (mnemonic, kind) in saves {
-            self[mnemonic] = { lowering in
+            unsafe self[mnemonic] = { lowering in
                 guard lowering.isMemory(0) else { return nil }
                 lowering.setMemory(0)
-                lowering.record.small = kind.rawValue
-                lowering.record.r1 = wide.contains(mnemonic.rawValue) ? 1 : 0
+                unsafe lowering.record.small = kind.rawValue
+                unsafe lowering.record.r1 = wide.contains(mnemonic.rawValue) ? 1 : 0
                 return unsafe Handlers.extendedState
             }
         }
-        set([ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_STMXCSR, ZYDIS_MNEMONIC_VSTMXCSR]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_STMXCSR, ZYDIS_MNEMONIC_VSTMXCSR]) { lowering in
             lowering.setMemory(0)
             let isVEX = lowering.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR || lowering.mnemonic == ZYDIS_MNEMONIC_VSTMXCSR
             let loads = lowering.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || lowering.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR
-            lowering.record.small = isVEX ? 1 : 0
+            unsafe lowering.record.small = isVEX ? 1 : 0
             return unsafe loads ? Handlers.ldmxcsr : Handlers.stmxcsr
         }
-        set([ZYDIS_MNEMONIC_VZEROALL, ZYDIS_MNEMONIC_VZEROUPPER]) { lowering in
-            lowering.record.small = lowering.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 1 : 0
+        unsafe set([ZYDIS_MNEMONIC_VZEROALL, ZYDIS_MNEMONIC_VZEROUPPER]) { lowering in
+            unsafe lowering.record.small = lowering.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 1 : 0
             return unsafe Handlers.vzero
         }
     }
@@ -106,15 +106,15 @@ extension Lowering {
             if let flags = unsafe d.pointee.cpu_flags {
                 let all = unsafe flags.pointee.tested | flags.pointee.modified | flags.pointee.set_0 | flags.pointee.set_1
                     | flags.pointee.undefined
-                if all != 0 { record.options.insert(.touchesFlags) }
+                if all != 0 { unsafe record.options.insert(.touchesFlags) }
             }
-            if thunk.bitRegister >= 0 { record.options.insert([.complexAddress, .bitString]) }
+            if thunk.bitRegister >= 0 { unsafe record.options.insert([.complexAddress, .bitString]) }
             unsafe record.link = UnsafeMutableRawPointer(pool.keep(thunk))
             unsafe record.handler = thunk.memoryBytes > 0 ? Handlers.thunkMemory : Handlers.thunkRegister
         } else if let access = unsafe VectorAccess(d, operands: operands, features: pool.cache.features) {
             if access.isUndefined { return }
             setNativeMemory()
-            record.options.insert(.complexAddress)
+            unsafe record.options.insert(.complexAddress)
             unsafe record.link = UnsafeMutableRawPointer(pool.keep(access))
             unsafe record.handler = Handlers.vectorAccess
         }
@@ -125,7 +125,7 @@ extension Lowering {
             let isVector = unsafe operands[n].mem.type == ZYDIS_MEMOP_TYPE_VSIB
             setMemory(n)
             // Only base and displacement count; the elements bring the rest.
-            if isVector { record.index = UInt8(Instruction.noRegister) }
+            if isVector { unsafe record.index = unsafe UInt8(Instruction.noRegister) }
             return
         }
     }
@@ -183,13 +183,13 @@ extension CPU {
     ) throws(Stop) {
         if access != .read { try checkWritable(address, bytes) }
         if access != .write { unsafe try copyIn(address, bytes, core.bounce) }
-        let before = core.flags
+        let before = unsafe core.flags
         unsafe try call(thunk, i, core.bounce)
         if access == .read { return }
         do throws(Stop) {
             unsafe try copyOut(core.bounce, address, bytes)
         } catch {
-            core.flags = before
+            unsafe core.flags = before
             throw error
         }
     }

@@ -12,10 +12,10 @@ extension CPU {
         let physical = translation.physical
         let pageAddress = GuestPhysicalAddress(physical & ~0xfff)
         guard let page = unsafe owner.memory.hostPointer(pageAddress, 4096) else { return physical }
-        if core.watching && owner.isWatched(page: address) { return physical }
+        if unsafe core.watching && owner.isWatched(page: address) { return physical }
         let entry = unsafe tlbEntry(address)
         let tag = tlbTag(address)
-        let addend = unsafe UInt64(UInt(bitPattern: page)) &- (address & ~0xfff)
+        let addend = UInt64(UInt(bitPattern: page)) &- (address & ~0xfff)
         if unsafe entry.pointee.addend != addend
             || (entry.pointee.readTag != tag && entry.pointee.executeTag != tag)
         {
@@ -43,7 +43,7 @@ extension CPU {
     }
 
     private func checkAlignment(_ address: UInt64, _ count: Int) throws(Stop) {
-        guard core.privilege == 3, state.cr0 & CR0.alignmentMask != 0, state.rflags & RFlags.alignmentCheck != 0,
+        guard unsafe core.privilege == 3, state.cr0 & CR0.alignmentMask != 0, state.rflags & RFlags.alignmentCheck != 0,
             address & UInt64(truncatingIfNeeded: min(count, 16) &- 1) != 0, count.nonzeroBitCount == 1
         else { return }
         throw fault(Vector.alignmentCheck, code: 0)
@@ -51,14 +51,14 @@ extension CPU {
 
     @inline(never) func slowLoad(_ address: UInt64, _ count: Int) throws(Stop) -> UInt64 {
         try checkAlignment(address, count)
-        if core.watching { owner.noteWatched(address, count, write: false) }
+        if unsafe core.watching { owner.noteWatched(address, count, write: false) }
         return try read(address, count, ownAccess)
     }
 
     @inline(never) func slowStore(_ address: UInt64, _ value: UInt64, _ count: Int) throws(Stop) {
         try checkAlignment(address, count)
         try write(address, value, count, ownAccess)
-        if core.watching { owner.noteWatched(address, count, write: true) }
+        if unsafe core.watching { owner.noteWatched(address, count, write: true) }
     }
 
     /// Up to 8 bytes at any linear address, as `access` says.
@@ -164,7 +164,7 @@ extension CPU {
 
     @inline(never) func slowHostOperand(_ address: UInt64, _ count: Int, write: Bool) throws(Stop) -> UnsafeMutableRawPointer? {
         try checkAlignment(address, count)
-        if core.watching { return nil }
+        if unsafe core.watching { return nil }
         let physical = try translateAndFill(address, write ? ownAccess.union(.write) : ownAccess)
         if write && owner.memory.isCode(page: physical >> 12) { owner.codeCache.written(physical, count) }
         return unsafe owner.memory.hostPointer(GuestPhysicalAddress(physical), count)

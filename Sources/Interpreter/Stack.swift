@@ -7,7 +7,7 @@ internal import X86
 extension CPU {
     /// RSP, ESP or SP: what SS.B and long mode say (SDM 1, 6.2.3).
     @inline(__always) var stackMask: UInt64 {
-        if core.codeSize == .bits64 { return .max }
+        if unsafe core.codeSize == .bits64 { return .max }
         return state.segments[SegmentName.ss].isDefaultBig ? 0xffff_ffff : 0xffff
     }
 
@@ -21,7 +21,7 @@ extension CPU {
     }
 
     func stackAddress(_ offset: UInt64, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
-        try linear(
+        unsafe try linear(
             segment: SegmentName.ss, offset & stackMask, bytes, write: write, long: core.codeSize == .bits64)
     }
 
@@ -46,7 +46,7 @@ extension CPU {
         do throws(Stop) { return try load(address, UInt64.self) } catch { throw onStack(error) }
     }
     @inline(never) private func onStack(_ stop: Stop) -> Stop {
-        if core.event == .fault && core.faultIsAddress { core.faultVector = Vector.stackFault }
+        if unsafe core.event == .fault && core.faultIsAddress { unsafe core.faultVector = Vector.stackFault }
         return stop
     }
 

@@ -4,15 +4,15 @@ internal import X86
 
 extension LoweringTable {
     mutating func addStack() {
-        self[ZYDIS_MNEMONIC_PUSH] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_PUSH] = { lowering in
             let width = lowering.stackBytes
-            lowering.record.operandBytes = width
+            unsafe lowering.record.operandBytes = width
             if let register = lowering.gpr(0) {
-                lowering.record.r1 = register
+                unsafe lowering.record.r1 = register
                 return unsafe lowering.isLong && width == 8 ? Handlers.pushRegister64 : Handlers.pushRegister
             }
             if lowering.isImmediate(0) {
-                lowering.record.immediate = lowering.immediate(0)
+                unsafe lowering.record.immediate = lowering.immediate(0)
                 return unsafe Handlers.pushImmediate
             }
             if lowering.isMemory(0) {
@@ -20,40 +20,40 @@ extension LoweringTable {
                 return unsafe Handlers.pushMemory
             }
             guard let segment = Lowering.segment(lowering.register(0)) else { return nil }
-            lowering.record.small = UInt8(segment)
+            unsafe lowering.record.small = UInt8(segment)
             return unsafe Handlers.pushSegment
         }
-        self[ZYDIS_MNEMONIC_POP] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_POP] = { lowering in
             let width = lowering.stackBytes
-            lowering.record.operandBytes = width
+            unsafe lowering.record.operandBytes = width
             if let register = lowering.gpr(0) {
-                lowering.record.r1 = register
+                unsafe lowering.record.r1 = register
                 return unsafe lowering.isLong && width == 8 ? Handlers.popRegister64 : Handlers.popRegister
             }
             if lowering.isMemory(0) {
                 lowering.setMemory(0)
                 // An address made from RSP is made from its value after the pop.
-                if lowering.record.base == UInt8(Register.rsp * 8) { lowering.record.small = 1 }
+                if unsafe lowering.record.base == UInt8(Register.rsp * 8) { unsafe lowering.record.small = 1 }
                 return unsafe Handlers.popMemory
             }
             return unsafe lowering.popSegment()
         }
-        set([ZYDIS_MNEMONIC_PUSHA, ZYDIS_MNEMONIC_PUSHAD]) { lowering in
-            lowering.record.operandBytes = lowering.mnemonic == ZYDIS_MNEMONIC_PUSHA ? 2 : 4
+        unsafe set([ZYDIS_MNEMONIC_PUSHA, ZYDIS_MNEMONIC_PUSHAD]) { lowering in
+            unsafe lowering.record.operandBytes = lowering.mnemonic == ZYDIS_MNEMONIC_PUSHA ? 2 : 4
             return unsafe Handlers.pusha
         }
-        set([ZYDIS_MNEMONIC_POPA, ZYDIS_MNEMONIC_POPAD]) { lowering in
-            lowering.record.operandBytes = lowering.mnemonic == ZYDIS_MNEMONIC_POPA ? 2 : 4
+        unsafe set([ZYDIS_MNEMONIC_POPA, ZYDIS_MNEMONIC_POPAD]) { lowering in
+            unsafe lowering.record.operandBytes = lowering.mnemonic == ZYDIS_MNEMONIC_POPA ? 2 : 4
             return unsafe Handlers.popa
         }
-        self[ZYDIS_MNEMONIC_ENTER] = { lowering in
-            lowering.record.operandBytes = lowering.stackBytes
-            lowering.record.immediate = lowering.immediate(0) & 0xffff
-            lowering.record.small = UInt8(truncatingIfNeeded: lowering.immediate(1) & 31)
+        unsafe self[ZYDIS_MNEMONIC_ENTER] = { lowering in
+            unsafe lowering.record.operandBytes = lowering.stackBytes
+            unsafe lowering.record.immediate = lowering.immediate(0) & 0xffff
+            unsafe lowering.record.small = UInt8(truncatingIfNeeded: lowering.immediate(1) & 31)
             return unsafe Handlers.enter
         }
-        self[ZYDIS_MNEMONIC_LEAVE] = { lowering in
-            lowering.record.operandBytes = lowering.stackBytes
+        unsafe self[ZYDIS_MNEMONIC_LEAVE] = { lowering in
+            unsafe lowering.record.operandBytes = lowering.stackBytes
             return unsafe Handlers.leave
         }
     }

@@ -24,15 +24,15 @@ extension LoweringTable {
             (ZYDIS_MNEMONIC_OUTSB, .output, 1), (ZYDIS_MNEMONIC_OUTSW, .output, 2), (ZYDIS_MNEMONIC_OUTSD, .output, 4),
         ]
         for (mnemonic, kind, bytes) in kinds {
-            self[mnemonic] = { lowering in
+            unsafe self[mnemonic] = { lowering in
                 // MOVSD and CMPSD are SSE instructions too.
                 guard unsafe lowering.d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP
                     || lowering.d.pointee.meta.category == ZYDIS_CATEGORY_IOSTRINGOP
                 else { return nil }
-                lowering.record.small = kind.rawValue
-                lowering.record.operandBytes = bytes
+                unsafe lowering.record.small = kind.rawValue
+                unsafe lowering.record.operandBytes = bytes
                 // The segment of the source, which may be overridden.
-                lowering.record.segment = UInt8(lowering.sourceSegment)
+                unsafe lowering.record.segment = UInt8(lowering.sourceSegment)
                 return unsafe Handlers.string
             }
         }
@@ -55,12 +55,12 @@ extension CPU {
     /// Runs a string instruction to its end, or as far as it gets.
     func string(_ i: InstructionPointer) -> UnsafeRawPointer? {
         let record = unsafe i.pointee
-        let repeats = !record.options.isDisjoint(with: [.rep, .repne])
-        let mask: UInt64 = record.options.contains(.address32) ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
-        guard let kind = StringKind(rawValue: record.small) else { return nil }
+        let repeats = unsafe !record.options.isDisjoint(with: [.rep, .repne])
+        let mask: UInt64 = unsafe record.options.contains(.address32) ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
+        guard let kind = unsafe StringKind(rawValue: record.small) else { return nil }
         do throws(Stop) {
             if !repeats {
-                _ = try element(record, kind, mask, count: 1)
+                _ = unsafe try element(record, kind, mask, count: 1)
                 return unsafe UnsafeRawPointer(i + 1)
             }
             while true {
@@ -70,18 +70,18 @@ extension CPU {
                     return unsafe UnsafeRawPointer(i + 1)
                 }
                 // A trap comes after each iteration (SDM 3B, 17.3.1.4).
-                let done = try element(record, kind, mask, count: core.stepping ? 1 : count)
+                let done = unsafe try element(record, kind, mask, count: core.stepping ? 1 : count)
                 advance(Register.rcx, by: 0 &- done, mask)
-                if core.answerCount > 0 { forgetAnswers() }
-                if kind == .scan || kind == .compare, zero == record.options.contains(.repne) {
+                if unsafe core.answerCount > 0 { forgetAnswers() }
+                if kind == .scan || kind == .compare, unsafe zero == record.options.contains(.repne) {
                     return unsafe UnsafeRawPointer(i + 1)
                 }
                 if self[Register.rcx] & mask == 0 { return unsafe UnsafeRawPointer(i + 1) }
-                if isRequested || core.stepping && (core.stepTraps || core.pendingDebug != 0) {
+                if unsafe isRequested || core.stepping && (core.stepTraps || core.pendingDebug != 0) {
                     // Between iterations, RF is pushed as 1: the instruction's breakpoint was met already.
-                    if core.stepping { state.rflags |= RFlags.resume }
+                    if unsafe core.stepping { state.rflags |= RFlags.resume }
                     unsafe state.rip = rip(i)
-                    core.event = .lookup
+                    unsafe core.event = .lookup
                     return nil
                 }
             }
@@ -96,13 +96,13 @@ extension CPU {
 
     /// Does at least one element and at most `count`; returns how many.
     private func element(_ record: Instruction, _ kind: StringKind, _ mask: UInt64, count: UInt64) throws(Stop) -> UInt64 {
-        let bytes = Int(record.operandBytes)
-        let long = record.options.contains(.long)
+        let bytes = unsafe Int(record.operandBytes)
+        let long = unsafe record.options.contains(.long)
         let down = state.rflags & RFlags.direction != 0
         let step = down ? 0 &- UInt64(bytes) : UInt64(bytes)
         let si = self[Register.rsi] & mask, di = self[Register.rdi] & mask
         func source() throws(Stop) -> UInt64 {
-            try linear(segment: Int(record.segment), si, bytes, write: false, long: long)
+            unsafe try linear(segment: Int(record.segment), si, bytes, write: false, long: long)
         }
         func destination(write: Bool) throws(Stop) -> UInt64 {
             try linear(segment: SegmentName.es, di, bytes, write: write, long: long)
@@ -144,14 +144,14 @@ extension CPU {
             try checkWritable(to, bytes)
             let value = try ask(.portRead(port: port, bytes: bytes))
             try store(to, value, bytes: bytes)
-            if core.watching { noteWatchedPort(port, bytes) }
+            if unsafe core.watching { noteWatchedPort(port, bytes) }
             advance(Register.rdi, by: step, mask)
         case .output:
             let port = UInt16(truncatingIfNeeded: self[Register.rdx])
             try checkPort(port, bytes)
             let value = try load(try source(), bytes: bytes)
             _ = try ask(.portWrite(port: port, bytes: bytes, value: UInt32(truncatingIfNeeded: value)))
-            if core.watching { noteWatchedPort(port, bytes) }
+            if unsafe core.watching { noteWatchedPort(port, bytes) }
             advance(Register.rsi, by: step, mask)
         }
         return 1

@@ -31,7 +31,7 @@ extension CPU {
         unsafe core.tlb + Int(truncatingIfNeeded: (address >> 12) & UInt64(TLBEntry.setSize - 1))
     }
 
-    @inline(__always) func tlbTag(_ address: UInt64) -> UInt64 { (address & ~0xfff) | core.tlbGeneration }
+    @inline(__always) func tlbTag(_ address: UInt64) -> UInt64 { unsafe (address & ~0xfff) | core.tlbGeneration }
 
     /// Loads from a linear address at the present privilege.
     @inline(__always) func load<T: GuestInteger>(_ address: UInt64, _ type: T.Type) throws(Stop) -> T {
@@ -82,23 +82,23 @@ extension CPU {
         }
         try checkWritable(address, MemoryLayout<T>.size)
         let old = T(truncatingIfNeeded: try slowLoad(address, MemoryLayout<T>.size))
-        let flags = core.flags
+        let flags = unsafe core.flags
         let new = change(old)
         do throws(Stop) {
             try slowStore(address, UInt64(truncatingIfNeeded: new), MemoryLayout<T>.size)
         } catch {
             // The Host must be asked first: nothing has happened yet, flags included.
-            core.flags = flags
+            unsafe core.flags = flags
             throw error
         }
     }
 
     /// Forgets every translation, and every virtual address of code.
     func flushTLB() {
-        core.tlbGeneration &+= 1
-        if core.tlbGeneration > 0xfff {
+        unsafe core.tlbGeneration &+= 1
+        if unsafe core.tlbGeneration > 0xfff {
             unsafe core.tlbSets.update(repeating: TLBEntry(), count: TLBEntry.setSize * TLBEntry.setCount)
-            core.tlbGeneration = 1
+            unsafe core.tlbGeneration = 1
         }
         forgetJumps()
     }
@@ -116,8 +116,8 @@ extension CPU {
 
     /// The jump cache is by virtual address: make all of it stale.
     func forgetJumps() {
-        core.codeGeneration &+= 1
-        core.modeKey = core.codeGeneration &<< 8 | core.modeKey & 0xff
+        unsafe core.codeGeneration &+= 1
+        unsafe core.modeKey = unsafe core.codeGeneration &<< 8 | core.modeKey & 0xff
     }
 }
 //:

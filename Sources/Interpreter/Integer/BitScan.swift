@@ -7,12 +7,12 @@ internal import X86
 
 extension LoweringTable {
     mutating func addBitScans() {
-        set([ZYDIS_MNEMONIC_BSF, ZYDIS_MNEMONIC_BSR]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_BSF, ZYDIS_MNEMONIC_BSR]) { lowering in
             guard let destination = lowering.gpr(0) else { return nil }
-            lowering.record.r1 = destination
-            lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
-            lowering.record.small = lowering.mnemonic == ZYDIS_MNEMONIC_BSR ? 1 : 0
-            if let source = lowering.gpr(1) { lowering.record.r2 = source } else { lowering.setMemory(1) }
+            unsafe lowering.record.r1 = destination
+            unsafe lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
+            unsafe lowering.record.small = lowering.mnemonic == ZYDIS_MNEMONIC_BSR ? 1 : 0
+            if let source = lowering.gpr(1) { unsafe lowering.record.r2 = source } else { lowering.setMemory(1) }
             return unsafe Handlers.bitScan
         }
     }

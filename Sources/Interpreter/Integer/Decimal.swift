@@ -7,23 +7,23 @@ internal import X86
 
 extension LoweringTable {
     mutating func addDecimal() {
-        self[ZYDIS_MNEMONIC_AAA] = { _ in unsafe Handlers.aaa }
-        self[ZYDIS_MNEMONIC_AAS] = { _ in unsafe Handlers.aas }
-        self[ZYDIS_MNEMONIC_DAA] = { _ in unsafe Handlers.daa }
-        self[ZYDIS_MNEMONIC_DAS] = { _ in unsafe Handlers.das }
-        self[ZYDIS_MNEMONIC_AAM] = { lowering in
-            lowering.record.immediate = lowering.immediate(0) & 0xff
+        unsafe self[ZYDIS_MNEMONIC_AAA] = { _ in unsafe Handlers.aaa }
+        unsafe self[ZYDIS_MNEMONIC_AAS] = { _ in unsafe Handlers.aas }
+        unsafe self[ZYDIS_MNEMONIC_DAA] = { _ in unsafe Handlers.daa }
+        unsafe self[ZYDIS_MNEMONIC_DAS] = { _ in unsafe Handlers.das }
+        unsafe self[ZYDIS_MNEMONIC_AAM] = { lowering in
+            unsafe lowering.record.immediate = lowering.immediate(0) & 0xff
             return unsafe Handlers.aam
         }
-        self[ZYDIS_MNEMONIC_AAD] = { lowering in
-            lowering.record.immediate = lowering.immediate(0) & 0xff
+        unsafe self[ZYDIS_MNEMONIC_AAD] = { lowering in
+            unsafe lowering.record.immediate = lowering.immediate(0) & 0xff
             return unsafe Handlers.aad
         }
-        self[ZYDIS_MNEMONIC_SALC] = { _ in unsafe Handlers.salc }
-        self[ZYDIS_MNEMONIC_BOUND] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_SALC] = { _ in unsafe Handlers.salc }
+        unsafe self[ZYDIS_MNEMONIC_BOUND] = { lowering in
             guard let register = lowering.gpr(0), lowering.isMemory(1) else { return nil }
-            lowering.record.r1 = register
-            lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
+            unsafe lowering.record.r1 = register
+            unsafe lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
             lowering.setMemory(1)
             return unsafe Handlers.bound
         }
@@ -36,7 +36,7 @@ extension CPU {
 
     private func setDecimalFlags(_ al: UInt8, auxiliary: Bool, carry: Bool) {
         setFlagsOfLogic(al)
-        core.flags.carries = (carry ? 3 << 62 : 0) | (auxiliary ? 8 : 0)
+        unsafe core.flags.carries = (carry ? 3 << 62 : 0) | (auxiliary ? 8 : 0)
     }
 
     func asciiAdjust(subtract: Bool) {

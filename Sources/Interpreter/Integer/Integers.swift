@@ -9,58 +9,58 @@ extension LoweringTable {
             (ZYDIS_MNEMONIC_SBB, .sbb), (ZYDIS_MNEMONIC_CMP, .cmp), (ZYDIS_MNEMONIC_AND, .and),
             (ZYDIS_MNEMONIC_TEST, .test), (ZYDIS_MNEMONIC_OR, .or), (ZYDIS_MNEMONIC_XOR, .xor),
         ]
-        for (mnemonic, forms) in binary { self[mnemonic] = { $0.binary(forms) } }
+        for (mnemonic, forms) in binary { unsafe self[mnemonic] = { unsafe $0.binary(forms) } }
         let unary: [(ZydisMnemonic, UnaryForms)] = [
             (ZYDIS_MNEMONIC_INC, .inc), (ZYDIS_MNEMONIC_DEC, .dec), (ZYDIS_MNEMONIC_NEG, .neg), (ZYDIS_MNEMONIC_NOT, .not),
         ]
-        for (mnemonic, forms) in unary { self[mnemonic] = { $0.unary(forms) } }
+        for (mnemonic, forms) in unary { unsafe self[mnemonic] = { unsafe $0.unary(forms) } }
         let shifts: [(ZydisMnemonic, ShiftForms)] = [
             (ZYDIS_MNEMONIC_SHL, .shl), (ZYDIS_MNEMONIC_SHR, .shr),
             (ZYDIS_MNEMONIC_SAR, .sar), (ZYDIS_MNEMONIC_ROL, .rol), (ZYDIS_MNEMONIC_ROR, .ror),
         ]
-        for (mnemonic, forms) in shifts { self[mnemonic] = { $0.shift(forms) } }
+        for (mnemonic, forms) in shifts { unsafe self[mnemonic] = { unsafe $0.shift(forms) } }
 
-        self[ZYDIS_MNEMONIC_IMUL] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_IMUL] = { lowering in
             guard unsafe lowering.d.pointee.operand_count_visible >= 2, let destination = lowering.gpr(0) else {
                 return unsafe lowering.wide(Handlers.imulWide)
             }
-            lowering.record.r1 = destination
+            unsafe lowering.record.r1 = destination
             let width = lowering.operandBytes(0)
             let hasConstant = unsafe lowering.d.pointee.operand_count_visible == 3
-            if hasConstant { lowering.record.immediate = lowering.immediate(2) }
-            lowering.record.small = hasConstant ? 1 : 0
+            if hasConstant { unsafe lowering.record.immediate = lowering.immediate(2) }
+            unsafe lowering.record.small = hasConstant ? 1 : 0
             if let source = lowering.gpr(1) {
-                lowering.record.r2 = source
+                unsafe lowering.record.r2 = source
             } else {
                 lowering.setMemory(1)
             }
             return unsafe width == 8 ? Handlers.imul64 : width == 4 ? Handlers.imul32 : Handlers.imul16
         }
-        self[ZYDIS_MNEMONIC_MUL] = { unsafe $0.wide(Handlers.mulWide) }
-        self[ZYDIS_MNEMONIC_DIV] = { unsafe $0.wide(Handlers.div) }
-        self[ZYDIS_MNEMONIC_IDIV] = { unsafe $0.wide(Handlers.idiv) }
+        unsafe self[ZYDIS_MNEMONIC_MUL] = { unsafe $0.wide(Handlers.mulWide) }
+        unsafe self[ZYDIS_MNEMONIC_DIV] = { unsafe $0.wide(Handlers.div) }
+        unsafe self[ZYDIS_MNEMONIC_IDIV] = { unsafe $0.wide(Handlers.idiv) }
 
-        set([ZYDIS_MNEMONIC_BT, ZYDIS_MNEMONIC_BTS, ZYDIS_MNEMONIC_BTR, ZYDIS_MNEMONIC_BTC]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_BT, ZYDIS_MNEMONIC_BTS, ZYDIS_MNEMONIC_BTR, ZYDIS_MNEMONIC_BTC]) { lowering in
             if lowering.isLocked { return nil }
             switch lowering.mnemonic {
-            case ZYDIS_MNEMONIC_BTS: lowering.record.small = 1
-            case ZYDIS_MNEMONIC_BTR: lowering.record.small = 2
-            case ZYDIS_MNEMONIC_BTC: lowering.record.small = 3
+            case ZYDIS_MNEMONIC_BTS: unsafe lowering.record.small = 1
+            case ZYDIS_MNEMONIC_BTR: unsafe lowering.record.small = 2
+            case ZYDIS_MNEMONIC_BTC: unsafe lowering.record.small = 3
             default: break
             }
-            lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
+            unsafe lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
             if let source = lowering.gpr(1) {
-                lowering.record.r2 = source
-                lowering.record.options.insert(.bitString)
+                unsafe lowering.record.r2 = source
+                unsafe lowering.record.options.insert(.bitString)
             } else {
-                lowering.record.immediate = lowering.immediate(1)
+                unsafe lowering.record.immediate = lowering.immediate(1)
             }
             if let destination = lowering.gpr(0) {
-                lowering.record.r1 = destination
+                unsafe lowering.record.r1 = destination
                 return unsafe Handlers.bitRegister
             }
             lowering.setMemory(0)
-            if lowering.record.options.contains(.bitString) { lowering.record.options.insert(.complexAddress) }
+            if unsafe lowering.record.options.contains(.bitString) { unsafe lowering.record.options.insert(.complexAddress) }
             return unsafe Handlers.bitMemory
         }
         let conditions = LoweringTable.conditions(
@@ -69,17 +69,17 @@ extension LoweringTable {
             ZYDIS_MNEMONIC_SETS, ZYDIS_MNEMONIC_SETNS, ZYDIS_MNEMONIC_SETP, ZYDIS_MNEMONIC_SETNP,
             ZYDIS_MNEMONIC_SETL, ZYDIS_MNEMONIC_SETNL, ZYDIS_MNEMONIC_SETLE, ZYDIS_MNEMONIC_SETNLE)
         for (mnemonic, code) in conditions {
-            self[mnemonic] = { lowering in
-                lowering.record.small = code
+            unsafe self[mnemonic] = { lowering in
+                unsafe lowering.record.small = code
                 if let destination = lowering.gpr(0) {
-                    lowering.record.r1 = destination
+                    unsafe lowering.record.r1 = destination
                     return unsafe Handlers.setRegister
                 }
                 lowering.setMemory(0)
                 return unsafe Handlers.setMemory
             }
         }
-        set([ZYDIS_MNEMONIC_CLC, ZYDIS_MNEMONIC_STC, ZYDIS_MNEMONIC_CMC, ZYDIS_MNEMONIC_CLD, ZYDIS_MNEMONIC_STD]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_CLC, ZYDIS_MNEMONIC_STC, ZYDIS_MNEMONIC_CMC, ZYDIS_MNEMONIC_CLD, ZYDIS_MNEMONIC_STD]) { lowering in
             switch lowering.mnemonic {
             case ZYDIS_MNEMONIC_CLC: unsafe Handlers.clc
             case ZYDIS_MNEMONIC_STC: unsafe Handlers.stc
@@ -88,8 +88,8 @@ extension LoweringTable {
             default: unsafe Handlers.std
             }
         }
-        self[ZYDIS_MNEMONIC_LAHF] = { _ in unsafe Handlers.lahf }
-        self[ZYDIS_MNEMONIC_SAHF] = { _ in unsafe Handlers.sahf }
+        unsafe self[ZYDIS_MNEMONIC_LAHF] = { _ in unsafe Handlers.lahf }
+        unsafe self[ZYDIS_MNEMONIC_SAHF] = { _ in unsafe Handlers.sahf }
         addBitScans()
         addDecimal()
     }
@@ -103,9 +103,9 @@ extension LoweringTable {
 extension Lowering {
     /// MUL, IMUL, DIV, IDIV with rDX:rAX.
     mutating func wide(_ handler: @escaping Handler) -> Handler? {
-        record.operandBytes = UInt8(operandBytes(0))
+        unsafe record.operandBytes = UInt8(operandBytes(0))
         if let source = gpr(0) {
-            record.r2 = source
+            unsafe record.r2 = source
         } else {
             setMemory(0)
         }

@@ -4,16 +4,16 @@ internal import X86
 
 extension LoweringTable {
     mutating func addMoves() {
-        self[ZYDIS_MNEMONIC_MOV] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_MOV] = { lowering in
             let width = lowering.operandBytes(0)
             if let destination = lowering.gpr(0) {
-                lowering.record.r1 = destination
+                unsafe lowering.record.r1 = destination
                 if let source = lowering.gpr(1) {
-                    lowering.record.r2 = source
+                    unsafe lowering.record.r2 = source
                     return unsafe MoveForms.register[width]
                 }
                 if lowering.isImmediate(1) {
-                    lowering.record.immediate = lowering.immediate(1)
+                    unsafe lowering.record.immediate = lowering.immediate(1)
                     return unsafe MoveForms.immediate[width]
                 }
                 if lowering.isMemory(1) {
@@ -23,44 +23,44 @@ extension LoweringTable {
             } else if lowering.isMemory(0) {
                 if let source = lowering.gpr(1) {
                     lowering.setMemory(0)
-                    lowering.record.r2 = source
+                    unsafe lowering.record.r2 = source
                     return unsafe MoveForms.store[width]
                 }
                 if lowering.isImmediate(1) {
                     lowering.setMemory(0)
-                    lowering.record.immediate = lowering.immediate(1)
+                    unsafe lowering.record.immediate = lowering.immediate(1)
                     return unsafe MoveForms.storeImmediate[width]
                 }
             }
             return unsafe lowering.moveSystem()
         }
-        set([ZYDIS_MNEMONIC_MOVZX, ZYDIS_MNEMONIC_MOVSX, ZYDIS_MNEMONIC_MOVSXD]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_MOVZX, ZYDIS_MNEMONIC_MOVSX, ZYDIS_MNEMONIC_MOVSXD]) { lowering in
             guard let destination = lowering.gpr(0) else { return nil }
-            lowering.record.r1 = destination
+            unsafe lowering.record.r1 = destination
             let to = lowering.operandBytes(0), from = lowering.operandBytes(1)
             let signed = lowering.mnemonic != ZYDIS_MNEMONIC_MOVZX
             let isMemory = lowering.isMemory(1)
             if isMemory {
                 lowering.setMemory(1)
             } else {
-                lowering.record.r2 = lowering.gpr(1) ?? 0
+                unsafe lowering.record.r2 = lowering.gpr(1) ?? 0
             }
             return unsafe ExtendForms.handler(from: from, to: to, signed: signed, memory: isMemory)
         }
-        self[ZYDIS_MNEMONIC_LEA] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_LEA] = { lowering in
             guard let destination = lowering.gpr(0) else { return nil }
-            lowering.record.r1 = destination
+            unsafe lowering.record.r1 = destination
             let width = lowering.operandBytes(0)
             lowering.setMemory(1)
             let simple = unsafe lowering.d.pointee.address_width == 64
             if simple && width == 8 { return unsafe Handlers.lea64 }
-            lowering.record.operandBytes = UInt8(width)
+            unsafe lowering.record.operandBytes = UInt8(width)
             return unsafe Handlers.leaAny
         }
-        self[ZYDIS_MNEMONIC_XCHG] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_XCHG] = { lowering in
             guard let first = lowering.gpr(0), let second = lowering.gpr(1) else { return nil }
-            lowering.record.r1 = first
-            lowering.record.r2 = second
+            unsafe lowering.record.r1 = first
+            unsafe lowering.record.r2 = second
             switch lowering.operandBytes(0) {
             case 1: return unsafe Handlers.xchg8
             case 2: return unsafe Handlers.xchg16
@@ -68,9 +68,9 @@ extension LoweringTable {
             default: return unsafe Handlers.xchg64
             }
         }
-        self[ZYDIS_MNEMONIC_BSWAP] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_BSWAP] = { lowering in
             guard let register = lowering.gpr(0) else { return nil }
-            lowering.record.r1 = register
+            unsafe lowering.record.r1 = register
             switch lowering.operandBytes(0) {
             case 8: return unsafe Handlers.bswap64
             case 4: return unsafe Handlers.bswap32
@@ -83,12 +83,12 @@ extension LoweringTable {
             ZYDIS_MNEMONIC_CMOVS, ZYDIS_MNEMONIC_CMOVNS, ZYDIS_MNEMONIC_CMOVP, ZYDIS_MNEMONIC_CMOVNP,
             ZYDIS_MNEMONIC_CMOVL, ZYDIS_MNEMONIC_CMOVNL, ZYDIS_MNEMONIC_CMOVLE, ZYDIS_MNEMONIC_CMOVNLE)
         for (mnemonic, code) in conditions {
-            self[mnemonic] = { lowering in
+            unsafe self[mnemonic] = { lowering in
                 guard let destination = lowering.gpr(0) else { return nil }
-                lowering.record.r1 = destination
-                lowering.record.small = code
+                unsafe lowering.record.r1 = destination
+                unsafe lowering.record.small = code
                 if let source = lowering.gpr(1) {
-                    lowering.record.r2 = source
+                    unsafe lowering.record.r2 = source
                 } else {
                     lowering.setMemory(1)
                 }
@@ -99,35 +99,35 @@ extension LoweringTable {
                 }
             }
         }
-        set([ZYDIS_MNEMONIC_CBW, ZYDIS_MNEMONIC_CWDE, ZYDIS_MNEMONIC_CDQE]) { lowering in
-            lowering.record.r1 = 0
-            lowering.record.r2 = 0
+        unsafe set([ZYDIS_MNEMONIC_CBW, ZYDIS_MNEMONIC_CWDE, ZYDIS_MNEMONIC_CDQE]) { lowering in
+            unsafe lowering.record.r1 = 0
+            unsafe lowering.record.r2 = 0
             let to = lowering.mnemonic == ZYDIS_MNEMONIC_CBW ? 2 : lowering.mnemonic == ZYDIS_MNEMONIC_CWDE ? 4 : 8
             return unsafe ExtendForms.handler(from: to / 2, to: to, signed: true, memory: false)
         }
-        set([ZYDIS_MNEMONIC_CWD, ZYDIS_MNEMONIC_CDQ, ZYDIS_MNEMONIC_CQO]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_CWD, ZYDIS_MNEMONIC_CDQ, ZYDIS_MNEMONIC_CQO]) { lowering in
             switch lowering.mnemonic {
             case ZYDIS_MNEMONIC_CWD: unsafe Handlers.cwd
             case ZYDIS_MNEMONIC_CDQ: unsafe Handlers.cdq
             default: unsafe Handlers.cqo
             }
         }
-        self[ZYDIS_MNEMONIC_XLAT] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_XLAT] = { lowering in
             // [rBX + zero-extended AL]: the index is given in `XLAT`'s handler.
-            lowering.record.options.insert(.complexAddress)
-            lowering.record.base = UInt8(Register.rbx * 8)
+            unsafe lowering.record.options.insert(.complexAddress)
+            unsafe lowering.record.base = UInt8(Register.rbx * 8)
             let operand = unsafe lowering.operands
             for n in unsafe 0..<Int(lowering.d.pointee.operand_count) where unsafe operand[n].type == ZYDIS_OPERAND_TYPE_MEMORY {
-                lowering.record.segment = UInt8(Lowering.segment(unsafe operand[n].mem.segment) ?? SegmentName.ds)
+                unsafe lowering.record.segment = UInt8(Lowering.segment(unsafe operand[n].mem.segment) ?? SegmentName.ds)
             }
             return unsafe Handlers.xlat
         }
-        set([ZYDIS_MNEMONIC_NOP, ZYDIS_MNEMONIC_ENDBR32, ZYDIS_MNEMONIC_ENDBR64, ZYDIS_MNEMONIC_PREFETCH,
+        unsafe set([ZYDIS_MNEMONIC_NOP, ZYDIS_MNEMONIC_ENDBR32, ZYDIS_MNEMONIC_ENDBR64, ZYDIS_MNEMONIC_PREFETCH,
             ZYDIS_MNEMONIC_PREFETCHNTA, ZYDIS_MNEMONIC_PREFETCHT0, ZYDIS_MNEMONIC_PREFETCHT1, ZYDIS_MNEMONIC_PREFETCHT2,
             ZYDIS_MNEMONIC_PREFETCHW, ZYDIS_MNEMONIC_PREFETCHWT1, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_CLDEMOTE,
             ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE, ZYDIS_MNEMONIC_SERIALIZE, ZYDIS_MNEMONIC_RDSSPD,
             ZYDIS_MNEMONIC_RDSSPQ]) { _ in unsafe Handlers.nop }
-        self[ZYDIS_MNEMONIC_PAUSE] = { _ in unsafe Handlers.nop }
+        unsafe self[ZYDIS_MNEMONIC_PAUSE] = { _ in unsafe Handlers.nop }
     }
 }
 

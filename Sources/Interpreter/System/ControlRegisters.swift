@@ -8,21 +8,21 @@ internal import X86
 
 extension LoweringTable {
     mutating func addControlRegisters() {
-        self[ZYDIS_MNEMONIC_CLTS] = { _ in unsafe Handlers.clts }
-        self[ZYDIS_MNEMONIC_LMSW] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_CLTS] = { _ in unsafe Handlers.clts }
+        unsafe self[ZYDIS_MNEMONIC_LMSW] = { lowering in
             lowering.endsBlock = true
             lowering.setSource(0)
             return unsafe Handlers.lmsw
         }
-        self[ZYDIS_MNEMONIC_SMSW] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_SMSW] = { lowering in
             lowering.setDestination(0)
             return unsafe Handlers.smsw
         }
-        self[ZYDIS_MNEMONIC_XSETBV] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_XSETBV] = { lowering in
             lowering.endsBlock = true
             return unsafe Handlers.xsetbv
         }
-        self[ZYDIS_MNEMONIC_XGETBV] = { _ in unsafe Handlers.xgetbv }
+        unsafe self[ZYDIS_MNEMONIC_XGETBV] = { _ in unsafe Handlers.xgetbv }
     }
 }
 
@@ -35,9 +35,9 @@ extension Lowering {
             let isControl = value >= ZYDIS_REGISTER_CR0.rawValue && value <= ZYDIS_REGISTER_CR15.rawValue
             let isDebug = value >= ZYDIS_REGISTER_DR0.rawValue && value <= ZYDIS_REGISTER_DR15.rawValue
             guard isControl || isDebug, let general = gpr(1 - n) else { continue }
-            record.r1 = general
-            record.operandBytes = isLong ? 8 : 4
-            record.small = UInt8(truncatingIfNeeded: value &- (isControl ? ZYDIS_REGISTER_CR0 : ZYDIS_REGISTER_DR0).rawValue)
+            unsafe record.r1 = general
+            unsafe record.operandBytes = isLong ? 8 : 4
+            unsafe record.small = UInt8(truncatingIfNeeded: value &- (isControl ? ZYDIS_REGISTER_CR0 : ZYDIS_REGISTER_DR0).rawValue)
             if n == 0 { endsBlock = true }
             if isControl { return unsafe n == 0 ? Handlers.writeControl : Handlers.readControl }
             return unsafe n == 0 ? Handlers.writeDebug : Handlers.readDebug
@@ -47,8 +47,8 @@ extension Lowering {
 
     /// A one-operand instruction that reads a general register (`r1`) or memory.
     mutating func setSource(_ n: Int) {
-        record.operandBytes = UInt8(operandBytes(n))
-        if let register = gpr(n) { record.r1 = register } else { setMemory(n) }
+        unsafe record.operandBytes = UInt8(operandBytes(n))
+        if let register = gpr(n) { unsafe record.r1 = register } else { setMemory(n) }
     }
 
     /// A one-operand instruction that writes a general register or memory.
@@ -57,7 +57,7 @@ extension Lowering {
 
 extension CPU {
     func requireSupervisor() throws(Stop) {
-        if core.privilege != 0 { throw generalProtection() }
+        if unsafe core.privilege != 0 { throw generalProtection() }
     }
 
     /// The operand that `Lowering.setSource` set.
@@ -125,7 +125,7 @@ extension CPU {
             try loadPageDirectoryPointers(state.cr3)
         }
         if disabling {
-            if core.codeSize == .bits64 || state.cr4 & CR4.pcid != 0 { throw generalProtection() }
+            if unsafe core.codeSize == .bits64 || state.cr4 & CR4.pcid != 0 { throw generalProtection() }
             state.efer &= ~EFER.longModeActive
         }
         state.cr0 = new
@@ -180,7 +180,7 @@ extension CPU {
     /// The same for a state that was set from outside.
     func loadPageDirectoryPointersUnchecked() {
         guard PagingMode.of(cr0: state.cr0, cr4: state.cr4, efer: state.efer) == .pae else { return }
-        do throws(Stop) { try loadPageDirectoryPointers(state.cr3) } catch { core.event = .lookup }
+        do throws(Stop) { try loadPageDirectoryPointers(state.cr3) } catch { unsafe core.event = .lookup }
     }
 
     // MARK: Debug registers
@@ -232,7 +232,7 @@ extension CPU {
 
     /// SGDT, SIDT, SLDT, STR, SMSW: #GP for programs under UMIP.
     func checkUserModePrevention() throws(Stop) {
-        if core.privilege == 3 && state.cr4 & CR4.umip != 0 { throw generalProtection() }
+        if unsafe core.privilege == 3 && state.cr4 & CR4.umip != 0 { throw generalProtection() }
     }
 
     func setExtendedControl() throws(Stop) {

@@ -69,13 +69,13 @@ extension CPU {
 
     /// Before the next instruction: traps that are still owed, and its own breakpoint.
     func beforeStep() -> VCPUExit? {
-        if core.pendingDebug != 0 && !core.debugShadow {
-            raiseDebug(core.pendingDebug)
+        if unsafe core.pendingDebug != 0 && !core.debugShadow {
+            unsafe raiseDebug(core.pendingDebug)
             return nil
         }
         let resume = state.rflags & RFlags.resume != 0
-        if !resume && !core.debugShadow && state.dr[7] & DR7.enables != 0 {
-            let linear = core.codeSize == .bits64
+        if unsafe !resume && !core.debugShadow && state.dr[7] & DR7.enables != 0 {
+            let linear = unsafe core.codeSize == .bits64
                 ? state.rip : (state.segments[SegmentName.cs].base &+ state.rip) & 0xffff_ffff
             let bits = hits(linear, 1, [.execute])
             if bits != 0 {
@@ -83,9 +83,9 @@ extension CPU {
                 return nil
             }
         }
-        core.stepTraps = state.rflags & RFlags.trap != 0
-        core.stepSuppressed = false
-        core.stepResumes = resume
+        unsafe core.stepTraps = state.rflags & RFlags.trap != 0
+        unsafe core.stepSuppressed = false
+        unsafe core.stepResumes = resume
         // RF is good for one instruction; one that loads it sets it again.
         state.rflags &= ~RFlags.resume
         return nil
@@ -93,28 +93,28 @@ extension CPU {
 
     /// After it: a trap, if one is due and the instruction is done.
     func afterStep() {
-        switch core.event {
+        switch unsafe core.event {
         case .fault:
             // A breakpoint's own fault comes here too, and owes nothing.
-            core.pendingDebug = 0
+            unsafe core.pendingDebug = 0
             return
         case .exit where owner.awaitsAnswer:
-            if core.stepResumes { state.rflags |= RFlags.resume }
-            core.pendingDebug = 0
+            if unsafe core.stepResumes { state.rflags |= RFlags.resume }
+            unsafe core.pendingDebug = 0
             return
         default: break
         }
-        var due = core.pendingDebug
-        if core.stepTraps && !core.stepSuppressed { due |= DR6.singleStep }
-        core.stepTraps = false
-        core.stepSuppressed = false
-        if core.debugShadow {
+        var due = unsafe core.pendingDebug
+        if unsafe core.stepTraps && !core.stepSuppressed { due |= DR6.singleStep }
+        unsafe core.stepTraps = false
+        unsafe core.stepSuppressed = false
+        if unsafe core.debugShadow {
             // MOV SS: not before the next instruction is done, and then by its own TF.
-            core.pendingDebug = due & ~DR6.singleStep
+            unsafe core.pendingDebug = due & ~DR6.singleStep
         } else if due == 0 {
-            core.pendingDebug = 0
-        } else if case .exit = core.event, case .hypercall = owner.exit {
-            core.pendingDebug = due
+            unsafe core.pendingDebug = 0
+        } else if case .exit = unsafe core.event, case .hypercall = owner.exit {
+            unsafe core.pendingDebug = due
         } else {
             // HLT included: the trap wakes it at once.
             raiseDebug(due)
@@ -124,11 +124,11 @@ extension CPU {
 
     /// Makes #DB pending, RIP and RF as they are.
     func raiseDebug(_ bits: UInt64) {
-        core.pendingDebug = 0
+        unsafe core.pendingDebug = 0
         // B0…B3 tell of this event alone; the rest is for software to clear.
         state.dr[6] = state.dr[6] & ~15 | bits
         _ = fault(Vector.debug)
-        core.faultKeepsResume = true
+        unsafe core.faultKeepsResume = true
     }
 
     // MARK: Data and ports
@@ -136,12 +136,12 @@ extension CPU {
     func isWatched(page address: UInt64) -> Bool { hits(address & ~0xfff, 4096, [.write, .readWrite]) != 0 }
 
     func noteWatched(_ address: UInt64, _ count: Int, write: Bool) {
-        core.pendingDebug |= hits(address, UInt64(max(count, 1)), write ? [.write, .readWrite] : [.readWrite])
+        unsafe core.pendingDebug |= hits(address, UInt64(max(count, 1)), write ? [.write, .readWrite] : [.readWrite])
     }
 
     /// An IN or OUT is done.
     func noteWatchedPort(_ port: UInt16, _ bytes: Int) {
-        core.pendingDebug |= hits(UInt64(port), UInt64(bytes), [.port])
+        unsafe core.pendingDebug |= hits(UInt64(port), UInt64(bytes), [.port])
     }
 }
 //:

@@ -7,30 +7,30 @@ internal import X86
 
 extension LoweringTable {
     mutating func addDescriptorQueries() {
-        set([ZYDIS_MNEMONIC_LLDT, ZYDIS_MNEMONIC_LTR]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_LLDT, ZYDIS_MNEMONIC_LTR]) { lowering in
             lowering.setSource(0)
-            lowering.record.operandBytes = 2
+            unsafe lowering.record.operandBytes = 2
             return unsafe lowering.mnemonic == ZYDIS_MNEMONIC_LLDT ? Handlers.lldt : Handlers.ltr
         }
-        set([ZYDIS_MNEMONIC_VERR, ZYDIS_MNEMONIC_VERW]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_VERR, ZYDIS_MNEMONIC_VERW]) { lowering in
             lowering.setSource(0)
-            lowering.record.operandBytes = 2
-            lowering.record.small = lowering.mnemonic == ZYDIS_MNEMONIC_VERW ? 1 : 0
+            unsafe lowering.record.operandBytes = 2
+            unsafe lowering.record.small = lowering.mnemonic == ZYDIS_MNEMONIC_VERW ? 1 : 0
             return unsafe Handlers.verify
         }
-        set([ZYDIS_MNEMONIC_LAR, ZYDIS_MNEMONIC_LSL]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_LAR, ZYDIS_MNEMONIC_LSL]) { lowering in
             guard let destination = lowering.gpr(0) else { return nil }
             let width = lowering.operandBytes(0)
             lowering.setSource(1)
-            lowering.record.operandBytes = 2
-            lowering.record.r2 = destination
-            lowering.record.small = (lowering.mnemonic == ZYDIS_MNEMONIC_LSL ? 0x80 : 0) | UInt8(width)
+            unsafe lowering.record.operandBytes = 2
+            unsafe lowering.record.r2 = destination
+            unsafe lowering.record.small = (lowering.mnemonic == ZYDIS_MNEMONIC_LSL ? 0x80 : 0) | UInt8(width)
             return unsafe Handlers.query
         }
-        self[ZYDIS_MNEMONIC_ARPL] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_ARPL] = { lowering in
             guard let source = lowering.gpr(1) else { return nil }
             lowering.setDestination(0)
-            lowering.record.r2 = source
+            unsafe lowering.record.r2 = source
             return unsafe Handlers.arpl
         }
     }
@@ -84,7 +84,7 @@ extension CPU {
         if UInt32(selector | 7) > limit { return nil }
         let descriptor = try descriptor(selector)
         if descriptor.isSystem && !types.contains(Int(descriptor.low >> 40 & 15)) { return nil }
-        let asked = max(Int(core.privilege), selector.requestedPrivilege)
+        let asked = unsafe max(Int(core.privilege), selector.requestedPrivilege)
         if !(descriptor.isCode && descriptor.isConforming && !descriptor.isSystem) && descriptor.privilegeLevel < asked {
             return nil
         }

@@ -108,7 +108,7 @@ extension CPU {
     func setSegment(_ number: Int, _ segment: Segment) {
         state.segments[number] = segment
         self[AddressSlot.segmentBases + number] =
-            core.codeSize == .bits64 && number < SegmentName.fs ? 0 : segment.base
+            unsafe core.codeSize == .bits64 && number < SegmentName.fs ? 0 : segment.base
     }
 
     /// SS for a CPL that has no segment: the null selector of long mode. The

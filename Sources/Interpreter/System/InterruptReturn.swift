@@ -16,15 +16,15 @@ extension CPU {
     func interruptReturn(_ i: InstructionPointer) throws(Stop) {
         let bytes = unsafe Int(i.pointee.operandBytes)
         // NMIs are let in again by the next IRET, even one that faults (SDM 3A, 6.7.1).
-        let wasBlocked = core.nmiBlocked
-        core.nmiBlocked = false
+        let wasBlocked = unsafe core.nmiBlocked
+        unsafe core.nmiBlocked = false
         if wasBlocked { interruptsChanged() }
         if !usesDescriptors {
             try legacyReturn(bytes)
         } else if state.rflags & RFlags.nestedTask != 0 {
             if isLongActive { throw generalProtection() }
             unsafe try returnFromTask(nextRIP(i))
-            if core.event == .fault { return }
+            if unsafe core.event == .fault { return }
         } else {
             try protectedReturn(bytes)
         }
@@ -49,7 +49,7 @@ extension CPU {
     private func returnableFlags(_ bytes: Int) -> UInt64 {
         var mask = RFlags.arithmetic | RFlags.trap | RFlags.direction | RFlags.nestedTask
         if bytes > 2 { mask |= RFlags.resume | RFlags.alignmentCheck | RFlags.identification }
-        let level = UInt64(core.privilege)
+        let level = unsafe UInt64(core.privilege)
         if level <= state.rflags >> 12 & 3 { mask |= RFlags.interrupt }
         if level == 0 {
             mask |= RFlags.ioPrivilege
@@ -83,13 +83,13 @@ extension CPU {
         let rip = try pop(&stack, bytes)
         let selector = UInt16(truncatingIfNeeded: try pop(&stack, bytes))
         let flags = try pop(&stack, bytes)
-        if flags & RFlags.virtual8086 != 0 && bytes == 4 && core.privilege == 0 && !isLongActive {
+        if unsafe flags & RFlags.virtual8086 != 0 && bytes == 4 && core.privilege == 0 && !isLongActive {
             try returnToVirtual8086(&stack, rip, selector, flags)
             return
         }
         let target = try returnTarget(selector, rip)
         let mask = returnableFlags(bytes)
-        if target.privilege > Int(core.privilege) || core.codeSize == .bits64 {
+        if unsafe target.privilege > Int(core.privilege) || core.codeSize == .bits64 {
             let pointer = try pop(&stack, bytes)
             let stackSelector = UInt16(truncatingIfNeeded: try pop(&stack, bytes))
             try returnOuter(target, stackSelector, pointer)
@@ -106,7 +106,7 @@ extension CPU {
         if selector.isNullSelector { throw generalProtection() }
         let code = try descriptor(selector)
         let privilege = selector.requestedPrivilege
-        if !code.isCode || privilege < Int(core.privilege) { throw generalProtection(selector.selectorIndex) }
+        if unsafe !code.isCode || privilege < Int(core.privilege) { throw generalProtection(selector.selectorIndex) }
         if code.isConforming ? code.privilegeLevel > privilege : code.privilegeLevel != privilege {
             throw generalProtection(selector.selectorIndex)
         }
@@ -120,7 +120,7 @@ extension CPU {
     /// Goes to another stack and, mostly, to an outer privilege.
     func returnOuter(_ target: ReturnTarget, _ selector: UInt16, _ pointer: UInt64) throws(Stop) {
         let stack = try stackSegment(selector, privilege: target.privilege, allowNull: target.isLong)
-        let isOuter = target.privilege > Int(core.privilege)
+        let isOuter = unsafe target.privilege > Int(core.privilege)
         state.segments[SegmentName.cs] = target.code
         state.segments[SegmentName.ss] = stack
         state.rip = target.rip

@@ -57,7 +57,7 @@ extension CPU {
             try deliverReal(delivery)
         }
         // After a task switch, the new task may have a fault of its own pending.
-        if core.event != .fault { modeChanged() }
+        if unsafe core.event != .fault { modeChanged() }
     }
 
     /// By the interrupt vector table of real mode (SDM 3B, 20.1.4).
@@ -79,21 +79,21 @@ extension CPU {
 
     /// Delivers the pending fault; returns the words for a shutdown if it cannot be.
     func deliverFault() -> String? {
-        if core.faultVector == Vector.debug { state.dr[7] &= ~DR7.generalDetect }
+        if unsafe core.faultVector == Vector.debug { state.dr[7] &= ~DR7.generalDetect }
         var delivery = pendingDelivery(after: nil)
         // The story so far, for the case that it ends badly; words are made only then.
         let first = pendingFault
         var last = first
         while true {
-            core.event = .lookup
+            unsafe core.event = .lookup
             do throws(Stop) {
                 try deliver(delivery)
                 return nil
             } catch {
-                if core.event == .exit { return notInRAM(first.description) }
+                if unsafe core.event == .exit { return notInRAM(first.description) }
                 let fault = pendingFault
                 if delivery.vector == Vector.doubleFault && FaultClass.of(fault.vector) != .benign {
-                    core.event = .lookup
+                    unsafe core.event = .lookup
                     let cause = last == first ? first.description : "\(last) while delivering \(first)"
                     return "triple fault: \(fault) while delivering #DF, after \(cause), at RIP 0x\(String(state.rip, radix: 16))"
                 }
@@ -105,21 +105,21 @@ extension CPU {
 
     private func notInRAM(_ event: String) -> String {
         owner.awaitsAnswer = false
-        core.event = .lookup
+        unsafe core.event = .lookup
         return "the tables or the stack for \(event) are not in RAM"
     }
 
     private var pendingFault: FaultRecord {
-        FaultRecord(vector: core.faultVector, code: core.faultHasCode ? core.faultCode : nil, address: core.faultAddress)
+        unsafe FaultRecord(vector: core.faultVector, code: core.faultHasCode ? core.faultCode : nil, address: core.faultAddress)
     }
 
     /// What table 6-5 makes of the pending fault and the event that it interrupted.
     private func pendingDelivery(after earlier: Delivery?) -> Delivery {
         // CR2 is written when the fault is found, even if it becomes a double
         // fault (SDM 3A, 6.15, #PF, footnote).
-        if core.faultVector == Vector.pageFault { state.cr2 = core.faultAddress }
+        if unsafe core.faultVector == Vector.pageFault { state.cr2 = unsafe core.faultAddress }
         let flags = rflags
-        let delivery = Delivery(
+        let delivery = unsafe Delivery(
             vector: core.faultVector, source: .exception, errorCode: core.faultHasCode ? core.faultCode : nil,
             rip: state.rip,
             // A fault's handler returns to the instruction, which shall not meet
@@ -139,7 +139,7 @@ extension CPU {
             try deliver(Delivery(vector: vector, source: .external, errorCode: nil, rip: state.rip, rflags: rflags))
             return nil
         } catch {
-            if core.event == .exit { return notInRAM("interrupt \(vector)") }
+            if unsafe core.event == .exit { return notInRAM("interrupt \(vector)") }
             return deliverFault()
         }
     }
@@ -184,24 +184,24 @@ enum FaultClass {
 
 extension LoweringTable {
     mutating func addInterrupts() {
-        self[ZYDIS_MNEMONIC_INT] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_INT] = { lowering in
             lowering.endsBlock = true
-            lowering.record.immediate = lowering.immediate(0)
+            unsafe lowering.record.immediate = lowering.immediate(0)
             return unsafe Handlers.int
         }
-        self[ZYDIS_MNEMONIC_INT3] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_INT3] = { lowering in
             lowering.endsBlock = true
             return unsafe Handlers.int3
         }
-        self[ZYDIS_MNEMONIC_INT1] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_INT1] = { lowering in
             lowering.endsBlock = true
             return unsafe Handlers.int1
         }
-        self[ZYDIS_MNEMONIC_INTO] = { lowering in unsafe Handlers.into }
-        set([ZYDIS_MNEMONIC_IRET, ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ]) { lowering in
+        unsafe self[ZYDIS_MNEMONIC_INTO] = { lowering in unsafe Handlers.into }
+        unsafe set([ZYDIS_MNEMONIC_IRET, ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ]) { lowering in
             lowering.endsBlock = true
             let mnemonic = lowering.mnemonic
-            lowering.record.operandBytes = mnemonic == ZYDIS_MNEMONIC_IRET ? 2 : mnemonic == ZYDIS_MNEMONIC_IRETD ? 4 : 8
+            unsafe lowering.record.operandBytes = mnemonic == ZYDIS_MNEMONIC_IRET ? 2 : mnemonic == ZYDIS_MNEMONIC_IRETD ? 4 : 8
             return unsafe Handlers.iret
         }
     }
@@ -216,7 +216,7 @@ extension CPU {
         }
         unsafe try deliver(
             Delivery(vector: vector, source: source, errorCode: nil, rip: nextRIP(i), rflags: rflags & ~RFlags.resume))
-        core.stepSuppressed = true
+        unsafe core.stepSuppressed = true
     }
 }
 
@@ -230,9 +230,9 @@ extension CPU {
     do throws(Stop) {
         unsafe try body(cpu, i)
         // A task that was switched to has a fault of its own: RIP is right already.
-        if cpu.core.event == .fault { return nil }
-        if cpu.core.stepping || cpu.core.shadow { return nil }
-        return cpu.jump(to: cpu.state.rip)
+        if unsafe cpu.core.event == .fault { return nil }
+        if unsafe cpu.core.stepping || cpu.core.shadow { return nil }
+        return unsafe cpu.jump(to: cpu.state.rip)
     } catch {
         return unsafe stopped(cpu, i)
     }

@@ -18,7 +18,7 @@ extension CPU {
         if !gate.isSystem || type != SystemSegmentType.interruptGate && type != SystemSegmentType.trapGate {
             throw generalProtection(delivery.gateCode)
         }
-        let privilege = Int(core.privilege)
+        let privilege = unsafe Int(core.privilege)
         if delivery.source.isSoftware && gate.privilegeLevel < privilege { throw generalProtection(delivery.gateCode) }
         if !gate.isPresent { throw fault(Vector.segmentNotPresent, code: delivery.gateCode) }
 
@@ -33,7 +33,7 @@ extension CPU {
 
         // Which stack: IST, the new privilege's, or the present one.
         var top = self[Register.rsp]
-        if core.codeSize != .bits64 { top &= stackMask }
+        if unsafe core.codeSize != .bits64 { top &= stackMask }
         let ist = gate.interruptStack
         if ist != 0 || newPrivilege != privilege {
             top = try taskStackPointer(ist != 0 ? 0x24 + (ist - 1) * 8 : 4 + newPrivilege * 8, external: external)

@@ -8,19 +8,19 @@ internal import X86
 
 extension LoweringTable {
     mutating func addModelSpecific() {
-        self[ZYDIS_MNEMONIC_RDMSR] = { _ in unsafe Handlers.rdmsr }
-        self[ZYDIS_MNEMONIC_WRMSR] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_RDMSR] = { _ in unsafe Handlers.rdmsr }
+        unsafe self[ZYDIS_MNEMONIC_WRMSR] = { lowering in
             lowering.endsBlock = true
             return unsafe Handlers.wrmsr
         }
-        self[ZYDIS_MNEMONIC_CPUID] = { _ in unsafe Handlers.cpuid }
-        self[ZYDIS_MNEMONIC_RDTSC] = { _ in unsafe Handlers.rdtsc }
-        self[ZYDIS_MNEMONIC_RDTSCP] = { _ in unsafe Handlers.rdtscp }
-        self[ZYDIS_MNEMONIC_RDPID] = { lowering in
-            lowering.record.r1 = lowering.gpr(0) ?? 0
+        unsafe self[ZYDIS_MNEMONIC_CPUID] = { _ in unsafe Handlers.cpuid }
+        unsafe self[ZYDIS_MNEMONIC_RDTSC] = { _ in unsafe Handlers.rdtsc }
+        unsafe self[ZYDIS_MNEMONIC_RDTSCP] = { _ in unsafe Handlers.rdtscp }
+        unsafe self[ZYDIS_MNEMONIC_RDPID] = { lowering in
+            unsafe lowering.record.r1 = lowering.gpr(0) ?? 0
             return unsafe Handlers.rdpid
         }
-        self[ZYDIS_MNEMONIC_RDPMC] = { _ in unsafe Handlers.generalProtection }
+        unsafe self[ZYDIS_MNEMONIC_RDPMC] = { _ in unsafe Handlers.generalProtection }
     }
 }
 
@@ -127,7 +127,7 @@ extension CPU {
     }
 
     func readTimeStamp() throws(Stop) {
-        if core.privilege != 0 && state.cr4 & CR4.timeStampDisable != 0 { throw generalProtection() }
+        if unsafe core.privilege != 0 && state.cr4 & CR4.timeStampDisable != 0 { throw generalProtection() }
         let value = timeStamp
         self[Register.rax] = value & 0xffff_ffff
         self[Register.rdx] = value >> 32

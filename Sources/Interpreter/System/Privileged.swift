@@ -7,35 +7,35 @@ internal import X86
 
 extension LoweringTable {
     mutating func addPrivileged() {
-        self[ZYDIS_MNEMONIC_CLI] = { _ in unsafe Handlers.cli }
-        self[ZYDIS_MNEMONIC_STI] = { _ in unsafe Handlers.sti }
-        self[ZYDIS_MNEMONIC_CLAC] = { _ in unsafe Handlers.clac }
-        self[ZYDIS_MNEMONIC_STAC] = { _ in unsafe Handlers.stac }
-        set([ZYDIS_MNEMONIC_PUSHF, ZYDIS_MNEMONIC_PUSHFD, ZYDIS_MNEMONIC_PUSHFQ]) { lowering in
-            lowering.record.operandBytes = lowering.stackBytes
+        unsafe self[ZYDIS_MNEMONIC_CLI] = { _ in unsafe Handlers.cli }
+        unsafe self[ZYDIS_MNEMONIC_STI] = { _ in unsafe Handlers.sti }
+        unsafe self[ZYDIS_MNEMONIC_CLAC] = { _ in unsafe Handlers.clac }
+        unsafe self[ZYDIS_MNEMONIC_STAC] = { _ in unsafe Handlers.stac }
+        unsafe set([ZYDIS_MNEMONIC_PUSHF, ZYDIS_MNEMONIC_PUSHFD, ZYDIS_MNEMONIC_PUSHFQ]) { lowering in
+            unsafe lowering.record.operandBytes = lowering.stackBytes
             return unsafe Handlers.pushf
         }
-        set([ZYDIS_MNEMONIC_POPF, ZYDIS_MNEMONIC_POPFD, ZYDIS_MNEMONIC_POPFQ]) { lowering in
-            lowering.record.operandBytes = lowering.stackBytes
+        unsafe set([ZYDIS_MNEMONIC_POPF, ZYDIS_MNEMONIC_POPFD, ZYDIS_MNEMONIC_POPFQ]) { lowering in
+            unsafe lowering.record.operandBytes = lowering.stackBytes
             return unsafe Handlers.popf
         }
-        self[ZYDIS_MNEMONIC_HLT] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_HLT] = { lowering in
             lowering.endsBlock = true
             return unsafe Handlers.hlt
         }
-        self[ZYDIS_MNEMONIC_IN] = { lowering in
-            lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
+        unsafe self[ZYDIS_MNEMONIC_IN] = { lowering in
+            unsafe lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
             lowering.setPort(1)
             return unsafe Handlers.input
         }
-        self[ZYDIS_MNEMONIC_OUT] = { lowering in
-            lowering.record.operandBytes = UInt8(lowering.operandBytes(1))
+        unsafe self[ZYDIS_MNEMONIC_OUT] = { lowering in
+            unsafe lowering.record.operandBytes = UInt8(lowering.operandBytes(1))
             lowering.setPort(0)
             return unsafe Handlers.output
         }
-        set([ZYDIS_MNEMONIC_LGDT, ZYDIS_MNEMONIC_LIDT, ZYDIS_MNEMONIC_SGDT, ZYDIS_MNEMONIC_SIDT]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_LGDT, ZYDIS_MNEMONIC_LIDT, ZYDIS_MNEMONIC_SGDT, ZYDIS_MNEMONIC_SIDT]) { lowering in
             lowering.setMemory(0)
-            lowering.record.operandBytes = unsafe lowering.isLong ? 8 : lowering.d.pointee.operand_width / 8
+            unsafe lowering.record.operandBytes = unsafe lowering.isLong ? 8 : lowering.d.pointee.operand_width / 8
             switch lowering.mnemonic {
             case ZYDIS_MNEMONIC_LGDT: return unsafe Handlers.lgdt
             case ZYDIS_MNEMONIC_LIDT: return unsafe Handlers.lidt
@@ -43,37 +43,37 @@ extension LoweringTable {
             default: return unsafe Handlers.sidt
             }
         }
-        set([ZYDIS_MNEMONIC_SLDT, ZYDIS_MNEMONIC_STR]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_SLDT, ZYDIS_MNEMONIC_STR]) { lowering in
             lowering.setDestination(0)
             return unsafe lowering.mnemonic == ZYDIS_MNEMONIC_SLDT ? Handlers.sldt : Handlers.str
         }
-        self[ZYDIS_MNEMONIC_INVLPG] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_INVLPG] = { lowering in
             lowering.setMemory(0)
             lowering.endsBlock = true
             return unsafe Handlers.invlpg
         }
-        self[ZYDIS_MNEMONIC_INVPCID] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_INVPCID] = { lowering in
             guard let type = lowering.gpr(0) else { return nil }
-            lowering.record.r1 = type
+            unsafe lowering.record.r1 = type
             lowering.setMemory(1)
             lowering.endsBlock = true
             return unsafe Handlers.invpcid
         }
-        set([ZYDIS_MNEMONIC_INVD, ZYDIS_MNEMONIC_WBINVD]) { _ in unsafe Handlers.supervisorNop }
-        set([ZYDIS_MNEMONIC_CLFLUSH, ZYDIS_MNEMONIC_CLFLUSHOPT, ZYDIS_MNEMONIC_CLWB]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_INVD, ZYDIS_MNEMONIC_WBINVD]) { _ in unsafe Handlers.supervisorNop }
+        unsafe set([ZYDIS_MNEMONIC_CLFLUSH, ZYDIS_MNEMONIC_CLFLUSHOPT, ZYDIS_MNEMONIC_CLWB]) { lowering in
             lowering.setMemory(0)
             return unsafe Handlers.clflush
         }
-        self[ZYDIS_MNEMONIC_SWAPGS] = { _ in unsafe Handlers.swapgs }
+        unsafe self[ZYDIS_MNEMONIC_SWAPGS] = { _ in unsafe Handlers.swapgs }
         let bases: [(ZydisMnemonic, Int, Bool)] = [
             (ZYDIS_MNEMONIC_RDFSBASE, SegmentName.fs, false), (ZYDIS_MNEMONIC_RDGSBASE, SegmentName.gs, false),
             (ZYDIS_MNEMONIC_WRFSBASE, SegmentName.fs, true), (ZYDIS_MNEMONIC_WRGSBASE, SegmentName.gs, true),
         ]
         for (mnemonic, segment, writes) in bases {
-            self[mnemonic] = { lowering in
-                lowering.record.small = UInt8(segment)
-                lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
-                lowering.record.r1 = lowering.gpr(0) ?? 0
+            unsafe self[mnemonic] = { lowering in
+                unsafe lowering.record.small = UInt8(segment)
+                unsafe lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
+                unsafe lowering.record.r1 = lowering.gpr(0) ?? 0
                 return unsafe writes ? Handlers.writeBase : Handlers.readBase
             }
         }
@@ -83,7 +83,7 @@ extension LoweringTable {
 extension Lowering {
     /// The port: DX (`small` 1) or a byte.
     mutating func setPort(_ n: Int) {
-        if isImmediate(n) { record.immediate = immediate(n) & 0xff } else { record.small = 1 }
+        if isImmediate(n) { unsafe record.immediate = immediate(n) & 0xff } else { unsafe record.small = 1 }
     }
 }
 
@@ -93,7 +93,7 @@ extension CPU {
     // MARK: Interrupt flag
 
     private func checkInterruptFlag() throws(Stop) {
-        if core.privilege > ioPrivilege { throw generalProtection() }
+        if unsafe core.privilege > ioPrivilege { throw generalProtection() }
     }
 
     /// STI. The next instruction is run before any interrupt is taken: run it
@@ -104,16 +104,16 @@ extension CPU {
         if state.rflags & RFlags.interrupt != 0 { return unsafe UnsafeRawPointer(next) }
         state.rflags |= RFlags.interrupt
         if unsafe next.pointee.length == 0 {
-            core.shadow = true
+            unsafe core.shadow = true
             unsafe state.rip = nextRIP(i)
-            core.event = .lookup
+            unsafe core.event = .lookup
             return nil
         }
         let record = unsafe next.pointee.handler(raw, UnsafeRawPointer(next))
         interruptsChanged()
         if let record = unsafe record, isRequested {
             unsafe state.rip = rip(record.assumingMemoryBound(to: Instruction.self))
-            core.event = .lookup
+            unsafe core.event = .lookup
             return nil
         }
         return unsafe record
@@ -130,8 +130,8 @@ extension CPU {
         let value = try pop(bytes)
         var mask = RFlags.arithmetic | RFlags.trap | RFlags.direction | RFlags.nestedTask | RFlags.alignmentCheck
             | RFlags.identification
-        if core.privilege == 0 { mask |= RFlags.ioPrivilege }
-        if core.privilege <= ioPrivilege { mask |= RFlags.interrupt }
+        if unsafe core.privilege == 0 { mask |= RFlags.ioPrivilege }
+        if unsafe core.privilege <= ioPrivilege { mask |= RFlags.interrupt }
         if bytes == 2 { mask &= 0xffff }
         let old = state.rflags
         setArithmeticFlags(value & mask & RFlags.arithmetic | arithmeticFlags & ~mask)
@@ -150,7 +150,7 @@ extension CPU {
     /// #GP(0) unless the program may use these ports: CPL ≤ IOPL, or the TSS's
     /// bitmap says so (SDM 1, 19.5).
     func checkPort(_ port: UInt16, _ bytes: Int) throws(Stop) {
-        guard state.cr0 & CR0.protectedMode != 0, core.privilege > ioPrivilege || isVirtual8086 else { return }
+        guard state.cr0 & CR0.protectedMode != 0, unsafe core.privilege > ioPrivilege || isVirtual8086 else { return }
         let type = state.tr.type
         guard type == SystemSegmentType.tssAvailable || type == SystemSegmentType.tssBusy, state.tr.limit >= 0x67 else {
             throw generalProtection()
@@ -171,7 +171,7 @@ extension CPU {
         let bytes = unsafe Int(i.pointee.operandBytes), port = unsafe port(i)
         try checkPort(port, bytes)
         setRegister(number: Register.rax, bytes: bytes, try ask(.portRead(port: port, bytes: bytes)))
-        if core.watching { noteWatchedPort(port, bytes) }
+        if unsafe core.watching { noteWatchedPort(port, bytes) }
     }
 
     func output(_ i: InstructionPointer) throws(Stop) {
@@ -179,7 +179,7 @@ extension CPU {
         try checkPort(port, bytes)
         let mask: UInt64 = bytes == 4 ? 0xffff_ffff : bytes == 2 ? 0xffff : 0xff
         _ = try ask(.portWrite(port: port, bytes: bytes, value: UInt32(self[Register.rax] & mask)))
-        if core.watching { noteWatchedPort(port, bytes) }
+        if unsafe core.watching { noteWatchedPort(port, bytes) }
     }
 
     // MARK: Descriptor-table registers
@@ -220,13 +220,13 @@ extension CPU {
         try requireSupervisor()
         var linear = unsafe offset(i)
         let segment = unsafe Int(i.pointee.segment)
-        if core.codeSize != .bits64 {
+        if unsafe core.codeSize != .bits64 {
             linear = (linear &+ state.segments[segment].base) & 0xffff_ffff
         } else if segment >= SegmentName.fs {
             linear &+= state.segments[segment].base
         }
         // A non-canonical address is no error (SDM 2A, "INVLPG").
-        if core.codeSize != .bits64 || isCanonical(linear) { flushTLB(page: linear) }
+        if unsafe core.codeSize != .bits64 || isCanonical(linear) { flushTLB(page: linear) }
     }
 
     func invalidateByContext(_ i: InstructionPointer) throws(Stop) {
@@ -262,7 +262,7 @@ extension CPU {
     }
 
     func setSMAPOverride(_ open: Bool) throws(Stop) {
-        if core.privilege != 0 { throw undefined() }
+        if unsafe core.privilege != 0 { throw undefined() }
         if open { state.rflags |= RFlags.alignmentCheck } else { state.rflags &= ~RFlags.alignmentCheck }
         selectTLB()
     }
@@ -270,9 +270,9 @@ extension CPU {
 
 extension Handlers {
     static let cli: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        if cpu.core.privilege > UInt8(truncatingIfNeeded: cpu.state.rflags >> 12 & 3) { throw cpu.generalProtection() }
+        if unsafe cpu.core.privilege > UInt8(truncatingIfNeeded: cpu.state.rflags >> 12 & 3) { throw cpu.generalProtection() }
         cpu.state.rflags &= ~RFlags.interrupt
-        cpu.core.pollMask &= ~VCPURequests.Request.interrupt.rawValue } }
+        unsafe cpu.core.pollMask &= ~VCPURequests.Request.interrupt.rawValue } }
     static let sti: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.setInterruptFlag(i) } }
     static let clac: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.setSMAPOverride(false) } }
     static let stac: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.setSMAPOverride(true) } }
@@ -282,7 +282,7 @@ extension Handlers {
         do throws(Stop) {
             if unsafe try !cpu.popFlags(Int(i.pointee.operandBytes)) { return unsafe UnsafeRawPointer(i + 1) }
             unsafe cpu.state.rip = cpu.nextRIP(i)
-            cpu.core.event = .lookup
+            unsafe cpu.core.event = .lookup
             return nil
         } catch { return unsafe stopped(cpu, i) } } }
     static let hlt: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in

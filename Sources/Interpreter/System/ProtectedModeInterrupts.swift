@@ -16,7 +16,7 @@ extension CPU {
             SystemSegmentType.interruptGate, SystemSegmentType.trapGate,
         ].contains(type)
         if !gate.isSystem || !isGate { throw generalProtection(delivery.gateCode) }
-        let privilege = Int(core.privilege)
+        let privilege = unsafe Int(core.privilege)
         if delivery.source.isSoftware && gate.privilegeLevel < privilege { throw generalProtection(delivery.gateCode) }
         if !gate.isPresent { throw fault(Vector.segmentNotPresent, code: delivery.gateCode) }
         if type == SystemSegmentType.taskGate {
@@ -90,7 +90,7 @@ extension CPU {
 
     private func deliverByTask(_ delivery: Delivery, _ selector: UInt16) throws(Stop) {
         try switchTask(selector, .interrupt, returnTo: delivery.rip, rflags: delivery.rflags, external: delivery.external)
-        guard let code = delivery.errorCode, core.event != .fault else { return }
+        guard let code = delivery.errorCode, unsafe core.event != .fault else { return }
         modeChanged()
         do throws(Stop) {
             var stack = presentStack(code: delivery.external)

@@ -12,7 +12,7 @@ extension CPU {
             return
         }
         if number == SegmentName.ss {
-            setSegment(number, try stackSegment(selector, privilege: Int(core.privilege), allowNull: core.codeSize == .bits64))
+            unsafe setSegment(number, try stackSegment(selector, privilege: Int(core.privilege), allowNull: core.codeSize == .bits64))
             return
         }
         if selector.isNullSelector {
@@ -23,7 +23,7 @@ extension CPU {
         // Data, or code that can be read.
         if descriptor.isSystem || descriptor.low >> 41 & 5 == 4 { throw fault(vector, code: selector.selectorIndex) }
         let isConformingCode = descriptor.isCode && descriptor.isConforming
-        if !isConformingCode
+        if unsafe !isConformingCode
             && (selector.requestedPrivilege > descriptor.privilegeLevel || Int(core.privilege) > descriptor.privilegeLevel)
         {
             throw fault(vector, code: selector.selectorIndex)
@@ -65,8 +65,8 @@ extension CPU {
 
     /// No interrupt, and no debug trap, before the instruction after this one.
     func shadowStackLoad() {
-        core.shadow = true
-        core.debugShadow = true
+        unsafe core.shadow = true
+        unsafe core.debugShadow = true
     }
 }
 
@@ -77,12 +77,12 @@ extension LoweringTable {
             (ZYDIS_MNEMONIC_LGS, SegmentName.gs), (ZYDIS_MNEMONIC_LSS, SegmentName.ss),
         ]
         for (mnemonic, number) in loads {
-            self[mnemonic] = { lowering in
+            unsafe self[mnemonic] = { lowering in
                 guard let register = lowering.gpr(0), lowering.isMemory(1) else { return nil }
                 lowering.setMemory(1)
-                lowering.record.r1 = register
-                lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
-                lowering.record.small = UInt8(number)
+                unsafe lowering.record.r1 = register
+                unsafe lowering.record.operandBytes = UInt8(lowering.operandBytes(0))
+                unsafe lowering.record.small = UInt8(number)
                 return unsafe Handlers.loadFarPointer
             }
         }
@@ -94,9 +94,9 @@ extension Lowering {
     mutating func moveSegment() -> Handler? {
         if isRegister(0), let number = Lowering.segment(register(0)) {
             if number == SegmentName.cs { return unsafe Handlers.undefined }
-            record.small = UInt8(number)
+            unsafe record.small = UInt8(number)
             if let source = gpr(1) {
-                record.r2 = source
+                unsafe record.r2 = source
             } else if isMemory(1) {
                 setMemory(1)
             } else {
@@ -109,11 +109,11 @@ extension Lowering {
             return unsafe Handlers.moveToSegment
         }
         guard isRegister(1), let number = Lowering.segment(register(1)) else { return nil }
-        record.small = UInt8(number)
+        unsafe record.small = UInt8(number)
         if let destination = gpr(0) {
             // Zero-extended to a register of 32 or 64 bits; 16 bits with a prefix.
-            record.r1 = destination
-            record.operandBytes = UInt8(operandBytes(0))
+            unsafe record.r1 = destination
+            unsafe record.operandBytes = UInt8(operandBytes(0))
             return unsafe Handlers.moveFromSegment
         }
         guard isMemory(0) else { return nil }
@@ -123,7 +123,7 @@ extension Lowering {
 
     mutating func popSegment() -> Handler? {
         guard isRegister(0), let number = Lowering.segment(register(0)), number != SegmentName.cs else { return nil }
-        record.small = UInt8(number)
+        unsafe record.small = UInt8(number)
         if number == SegmentName.ss {
             endsBlock = true
             return unsafe Handlers.popStackSegment

@@ -10,22 +10,22 @@ internal import X86
 
 extension LoweringTable {
     mutating func addSystemCalls() {
-        self[ZYDIS_MNEMONIC_SYSCALL] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_SYSCALL] = { lowering in
             lowering.endsBlock = true
             return unsafe Handlers.syscall
         }
-        self[ZYDIS_MNEMONIC_SYSRET] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_SYSRET] = { lowering in
             lowering.endsBlock = true
-            lowering.record.operandBytes = lowering.operandSize
+            unsafe lowering.record.operandBytes = lowering.operandSize
             return unsafe Handlers.sysret
         }
-        self[ZYDIS_MNEMONIC_SYSENTER] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_SYSENTER] = { lowering in
             lowering.endsBlock = true
             return unsafe Handlers.sysenter
         }
-        self[ZYDIS_MNEMONIC_SYSEXIT] = { lowering in
+        unsafe self[ZYDIS_MNEMONIC_SYSEXIT] = { lowering in
             lowering.endsBlock = true
-            lowering.record.operandBytes = lowering.operandSize
+            unsafe lowering.record.operandBytes = lowering.operandSize
             return unsafe Handlers.sysexit
         }
     }
@@ -62,13 +62,13 @@ extension CPU {
         if isLongActive {
             let flags = rflags & ~RFlags.resume
             self[11] = flags
-            state.rip = core.codeSize == .bits64 ? state.lstar : state.cstar
+            state.rip = unsafe core.codeSize == .bits64 ? state.lstar : state.cstar
             setRFlags(flags & ~state.syscallMask, mask: .max)
         } else {
             state.rip = state.star & 0xffff_ffff
             state.rflags &= ~(RFlags.virtual8086 | RFlags.interrupt | RFlags.resume)
         }
-        if trapped && state.rflags & RFlags.trap == 0 { core.stepSuppressed = true }
+        if trapped && state.rflags & RFlags.trap == 0 { unsafe core.stepSuppressed = true }
         enterFlat(
             FlatSegment.code(selector, privilege: 0, long: isLongActive),
             FlatSegment.stack(selector &+ 8, privilege: 0))
@@ -76,7 +76,7 @@ extension CPU {
 
     func systemReturn(_ i: InstructionPointer) throws(Stop) {
         if state.efer & EFER.systemCallEnable == 0 || !isProtected { throw undefined() }
-        if core.privilege != 0 { throw generalProtection() }
+        if unsafe core.privilege != 0 { throw generalProtection() }
         let long = unsafe i.pointee.operandBytes == 8
         let base = UInt16(truncatingIfNeeded: state.star >> 48)
         if long {
@@ -110,7 +110,7 @@ extension CPU {
 
     func systemExit(_ i: InstructionPointer) throws(Stop) {
         let selector = UInt16(truncatingIfNeeded: state.sysenterCS) & 0xfffc
-        if !isProtected || selector == 0 || core.privilege != 0 { throw generalProtection() }
+        if unsafe !isProtected || selector == 0 || core.privilege != 0 { throw generalProtection() }
         let long = unsafe i.pointee.operandBytes == 8
         let rip = self[Register.rdx], rsp = self[Register.rcx]
         if long && (!isCanonical(rip) || !isCanonical(rsp)) { throw generalProtection() }

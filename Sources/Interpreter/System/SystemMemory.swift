@@ -21,7 +21,7 @@ extension CPU {
     @inline(__always) func systemPointer(
         _ address: UInt64, _ count: Int, _ access: Access
     ) throws(Stop) -> UnsafeMutableRawPointer? {
-        guard address & 0xfff <= UInt64(4096 &- count), !core.watching else { return nil }
+        guard address & 0xfff <= UInt64(4096 &- count), unsafe !core.watching else { return nil }
         let index = systemSet(access) &* TLBEntry.setSize &+ Int(truncatingIfNeeded: address >> 12) & (TLBEntry.setSize &- 1)
         let entry = unsafe core.tlbSets + index
         let tag = unsafe access.contains(.write) ? entry.pointee.writeTag : entry.pointee.readTag

@@ -13,8 +13,8 @@ extension LoweringTable {
         addPrivileged()
         addDescriptorQueries()
         addExtendedState()
-        self[ZYDIS_MNEMONIC_VMCALL] = { _ in unsafe Handlers.hypercall }
-        self[ZYDIS_MNEMONIC_VMMCALL] = { _ in unsafe Handlers.hypercall }
+        unsafe self[ZYDIS_MNEMONIC_VMCALL] = { _ in unsafe Handlers.hypercall }
+        unsafe self[ZYDIS_MNEMONIC_VMMCALL] = { _ in unsafe Handlers.hypercall }
     }
 }
 

@@ -77,7 +77,7 @@ extension CPU {
             loadPageDirectoryPointersUnchecked()
             flushTLB()
         }
-        if image.traps { core.pendingDebug |= DR6.taskSwitch }
+        if image.traps { unsafe core.pendingDebug |= DR6.taskSwitch }
         do throws(Stop) {
             try enterTask(image, layout, nested: isNested)
         } catch {
@@ -152,8 +152,8 @@ extension CPU {
         // CPL and SS.DPL are those of the new CS.
         let privilege = isVirtual8086 ? 3 : image.selectors[SegmentName.cs].requestedPrivilege
         state.segments[SegmentName.ss].attributes |= UInt32(privilege) &<< 5
-        core.privilege = UInt8(privilege)
-        core.codeSize = .bits32
+        unsafe core.privilege = UInt8(privilege)
+        unsafe core.codeSize = .bits32
         try loadTaskLDT(image.ldt)
         if isVirtual8086 {
             if image.ip > 0xffff { throw generalProtection() }

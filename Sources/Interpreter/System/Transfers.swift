@@ -20,19 +20,19 @@ extension Lowering {
     /// Far CALL, JMP and RET.
     mutating func farTransfer() -> Handler? {
         endsBlock = true
-        record.operandBytes = unsafe d.pointee.operand_width / 8
+        unsafe record.operandBytes = unsafe d.pointee.operand_width / 8
         if mnemonic == ZYDIS_MNEMONIC_RET {
-            record.immediate = isImmediate(0) ? immediate(0) & 0xffff : 0
+            unsafe record.immediate = isImmediate(0) ? immediate(0) & 0xffff : 0
             return unsafe Handlers.farReturn
         }
-        record.small = mnemonic == ZYDIS_MNEMONIC_CALL ? 1 : 0
+        unsafe record.small = mnemonic == ZYDIS_MNEMONIC_CALL ? 1 : 0
         if isMemory(0) {
             setMemory(0)
             return unsafe Handlers.farIndirect
         }
         guard unsafe operands[0].type == ZYDIS_OPERAND_TYPE_POINTER else { return nil }
         let pointer = unsafe operands[0].ptr
-        record.immediate = UInt64(pointer.offset) | UInt64(pointer.segment) &<< 32
+        unsafe record.immediate = UInt64(pointer.offset) | UInt64(pointer.segment) &<< 32
         return unsafe Handlers.farDirect
     }
 }
@@ -68,7 +68,7 @@ extension CPU {
         }
         let next = unsafe nextRIP(i)
         try transfer(FarTransfer(selector: selector, offset: offset, isCall: isCall, bytes: bytes, next: next))
-        if core.event != .fault { modeChanged() }
+        if unsafe core.event != .fault { modeChanged() }
     }
 
     private func transfer(_ far: FarTransfer) throws(Stop) {
@@ -88,7 +88,7 @@ extension CPU {
             return
         }
         // Whatever it is, this program must be allowed to use it.
-        let mayUse = descriptor.privilegeLevel >= Int(core.privilege)
+        let mayUse = unsafe descriptor.privilegeLevel >= Int(core.privilege)
             && descriptor.privilegeLevel >= far.selector.requestedPrivilege
         let type = descriptor.type
         let cause: TaskSwitchCause = far.isCall ? .call : .jump
@@ -130,7 +130,7 @@ extension CPU {
     }
 
     private func transferToCode(_ far: FarTransfer, _ code: Descriptor) throws(Stop) {
-        let privilege = Int(core.privilege)
+        let privilege = unsafe Int(core.privilege)
         let index = far.selector.selectorIndex
         if !code.isCode { throw generalProtection(index) }
         if code.isConforming
@@ -151,7 +151,7 @@ extension CPU {
     }
 
     private func transferThrough(_ gate: Descriptor, _ far: FarTransfer) throws(Stop) {
-        let privilege = Int(core.privilege)
+        let privilege = unsafe Int(core.privilege)
         let selector = gate.gateSelector
         if selector.isNullSelector { throw generalProtection() }
         let code = try descriptor(selector)
@@ -213,7 +213,7 @@ extension CPU {
         }
         let target = try returnTarget(selector, rip)
         stack.pointer = (stack.pointer &+ release) & stack.mask
-        if target.privilege > Int(core.privilege) {
+        if unsafe target.privilege > Int(core.privilege) {
             let pointer = try pop(&stack, bytes)
             let stackSelector = UInt16(truncatingIfNeeded: try pop(&stack, bytes))
             try returnOuter(target, stackSelector, pointer &+ release)
