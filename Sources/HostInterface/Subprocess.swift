@@ -45,7 +45,7 @@ package enum Subprocess {
 
         // A thread may have signals blocked that its child must not: a child that
         // cannot be interrupted outlives everybody.
-        var attributes = unsafe posix_spawnattr_t()
+        var attributes = posix_spawnattr_t()
         unsafe posix_spawnattr_init(&attributes)
         defer { unsafe posix_spawnattr_destroy(&attributes) }
         var noSignals = sigset_t()
