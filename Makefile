@@ -19,7 +19,7 @@ DEPENDENCIES := \
 	$(INCLUDE)/zlib.h:zlib1g-dev
 MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
 
-.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-boot check format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-boot check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -80,6 +80,9 @@ fuzz-boot: deps ## the loaders under libFuzzer (SECONDS=600)
 check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages
 	$(SWIFT) build -c release --build-tests -Xswiftc -warnings-as-errors
 	tools/extract --check
+
+contents: ## refreshes the table of contents in JOURNEY.md
+	@sed '/^| [A-Z]:[0-9][0-9][0-9] /d' JOURNEY.md > JOURNEY.md.new && tools/extract --contents >> JOURNEY.md.new && mv JOURNEY.md.new JOURNEY.md
 
 format: ## formats the Swift sources
 	$(SWIFT) format --in-place --recursive Sources Tests Package.swift

@@ -37,7 +37,7 @@ package struct Launcher {
         let stop = guest.stopper
         let input = try console.start(ports: guest.pc.serialPorts, stop: stop)
         defer { console.end(input) }
-        if !verbose { progress.step("booting \(files.source.kernelName)") }
+        if !verbose { progress.step("booting \(files.source.kernelName.split(separator: "/").last ?? "")") }
         while true {
             let outcome = guest.run()
             if let end = judge(outcome, guest, console) { return end }

@@ -60,7 +60,9 @@ package final class Progress: Sendable {
                 if let step = state.step {
                     let seconds = (HostClock.monotonicNanoseconds &- step.since) / 1_000_000_000
                     if seconds >= 1 {
-                        write("\r\u{1b}[Kroost: \(step.text) … \(seconds) s")
+                        // A line that wrapped could not be taken back.
+                        let width = Int(WindowSize(of: 2)?.columns ?? 80) - 1
+                        write("\r\u{1b}[K" + "roost: \(step.text) … \(seconds) s".prefix(width))
                         state.shown = true
                     }
                 }

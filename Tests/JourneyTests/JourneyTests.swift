@@ -63,6 +63,6 @@ import Testing
     @Test func theContentsPageIsComplete() throws {
         let page = String(decoding: try readFile("JOURNEY.md"), as: UTF8.self)
         let result = try Subprocess.run(["tools/extract", "--contents"])
-        #expect(page.contains(String(decoding: result.output, as: UTF8.self)), "refresh it: tools/extract --contents")
+        #expect(page.contains(String(decoding: result.output, as: UTF8.self)), "refresh it: make contents")
     }
 }
