@@ -94,10 +94,10 @@ internal import X86
         }
         if operand.base == ZYDIS_REGISTER_RIP || operand.base == ZYDIS_REGISTER_EIP {
             // codePage + offset + length + displacement.
-            unsafe record.base = UInt8(AddressSlot.codePage * 8)
-            unsafe record.displacement = unsafe record.displacement &+ Int32(record.offset) &+ Int32(record.length)
-        } else if let base = Lowering.gpr(operand.base) {
-            unsafe record.base = base
+            record.base = UInt8(AddressSlot.codePage * 8)
+            record.displacement = record.displacement &+ Int32(record.offset) &+ Int32(record.length)
+        } else if let base = Lowering.gpr(operand.base), !hasNoBase {
+            record.base = base
         }
         // A 64-bit moffs does not fit the displacement; nothing else is wider.
         if unsafe Int64(record.displacement) != operand.disp.value, unsafe record.base == UInt8(Instruction.noRegister) {
@@ -112,6 +112,13 @@ internal import X86
         } else {
             unsafe record.options.insert(.complexAddress)
         }
+    }
+
+    /// SIB with base 101 and mod 0: a displacement alone, whatever REX.B says
+    /// (SDM 2A, 2.1.5). Zydis 4.0 makes it R13D where there is a 67 prefix.
+    private var hasNoBase: Bool {
+        let raw = unsafe d.pointee.raw
+        return unsafe d.pointee.attributes & ZYDIS_ATTRIB_HAS_SIB != 0 && raw.modrm.mod == 0 && raw.sib.base == 5
     }
 
     // MARK: The usual forms

@@ -103,12 +103,8 @@ extension Lowering {
     mutating func lowerToThunk(_ pool: NativePool, bytes: UnsafePointer<UInt8>) {
         if let thunk = unsafe pool.cache.thunk(for: d, operands: operands, bytes: bytes) {
             setNativeMemory()
-            if let flags = unsafe d.pointee.cpu_flags {
-                let all = unsafe flags.pointee.tested | flags.pointee.modified | flags.pointee.set_0 | flags.pointee.set_1
-                    | flags.pointee.undefined
-                if all != 0 { unsafe record.options.insert(.touchesFlags) }
-            }
-            if thunk.bitRegister >= 0 { unsafe record.options.insert([.complexAddress, .bitString]) }
+            if thunk.touchesFlags { record.options.insert(.touchesFlags) }
+            if thunk.bitRegister >= 0 { record.options.insert([.complexAddress, .bitString]) }
             unsafe record.link = UnsafeMutableRawPointer(pool.keep(thunk))
             unsafe record.handler = thunk.memoryBytes > 0 ? Handlers.thunkMemory : Handlers.thunkRegister
         } else if let access = unsafe VectorAccess(d, operands: operands, features: pool.cache.features) {

@@ -55,10 +55,13 @@ extension CPU {
     /// Runs a string instruction to its end, or as far as it gets.
     func string(_ i: InstructionPointer) -> UnsafeRawPointer? {
         let record = unsafe i.pointee
-        let repeats = unsafe !record.options.isDisjoint(with: [.rep, .repne])
-        let mask: UInt64 = unsafe record.options.contains(.address32) ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
-        guard let kind = unsafe StringKind(rawValue: record.small) else { return nil }
+        let repeats = !record.options.isDisjoint(with: [.rep, .repne])
+        let mask: UInt64 = record.options.contains(.address32) ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
+        guard let kind = StringKind(rawValue: record.small) else { return nil }
+        let flags = core.flags
         do throws(Stop) {
+            // The right to a port is looked at even if nothing will go through it.
+            if kind == .input || kind == .output { try checkPort(UInt16(truncatingIfNeeded: self[Register.rdx]), Int(record.operandBytes)) }
             if !repeats {
                 _ = unsafe try element(record, kind, mask, count: 1)
                 return unsafe UnsafeRawPointer(i + 1)
@@ -85,7 +88,11 @@ extension CPU {
                     return nil
                 }
             }
-        } catch { return unsafe stopped(self, i) }
+        } catch {
+            // SCAS and CMPS that fault have their old flags again, however far they got (SDM 2B, "REP").
+            core.flags = flags
+            return unsafe stopped(self, i)
+        }
     }
 
     /// Adds to a register at the address size: 32 bits clear the upper half.
@@ -139,7 +146,6 @@ extension CPU {
             advance(Register.rdi, by: step, mask)
         case .input:
             let port = UInt16(truncatingIfNeeded: self[Register.rdx])
-            try checkPort(port, bytes)
             let to = try destination(write: true)
             try checkWritable(to, bytes)
             let value = try ask(.portRead(port: port, bytes: bytes))
@@ -148,7 +154,6 @@ extension CPU {
             advance(Register.rdi, by: step, mask)
         case .output:
             let port = UInt16(truncatingIfNeeded: self[Register.rdx])
-            try checkPort(port, bytes)
             let value = try load(try source(), bytes: bytes)
             _ = try ask(.portWrite(port: port, bytes: bytes, value: UInt32(truncatingIfNeeded: value)))
             if unsafe core.watching { noteWatchedPort(port, bytes) }

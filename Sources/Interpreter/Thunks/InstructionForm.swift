@@ -44,6 +44,24 @@ struct InstructionForm {
             default: return nil
             }
         }
+        unsafe noteFlags(instruction)
+        // BSF and BSR of 0 keep their destination, which Zydis gives as written only.
+        let mnemonic = unsafe instruction.pointee.mnemonic
+        if mnemonic == ZYDIS_MNEMONIC_BSF || mnemonic == ZYDIS_MNEMONIC_BSR { gprRead |= gprWritten }
+    }
+
+    private mutating func noteFlags(_ instruction: UnsafePointer<ZydisDecodedInstruction>) {
+        switch unsafe instruction.pointee.mnemonic {
+        // Zydis 4.0 knows the flags of PTEST only.
+        case ZYDIS_MNEMONIC_VPTEST, ZYDIS_MNEMONIC_VTESTPS, ZYDIS_MNEMONIC_VTESTPD:
+            flagsWritten = Int32(RFlags.arithmetic)
+            return
+        // By a count of 0 they keep all flags: Zydis says so of CL alone, but a constant may be 0 too.
+        case ZYDIS_MNEMONIC_SHLD, ZYDIS_MNEMONIC_SHRD, ZYDIS_MNEMONIC_SHL, ZYDIS_MNEMONIC_SHR, ZYDIS_MNEMONIC_SAR,
+            ZYDIS_MNEMONIC_ROL, ZYDIS_MNEMONIC_ROR, ZYDIS_MNEMONIC_RCL, ZYDIS_MNEMONIC_RCR:
+            readsFlags = true
+        default: break
+        }
         guard let flags = unsafe instruction.pointee.cpu_flags?.pointee else { return }
         let mask = ZyanU32(RFlags.arithmetic)
         if flags.tested & mask != 0 { readsFlags = true }

@@ -51,6 +51,7 @@ enum NativeInstructions {
         guard unsafe instruction.pointee.meta.branch_type == ZYDIS_BRANCH_TYPE_NONE,
             unsafe instruction.pointee.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED == 0
         else { return false }
+        if unsafe isX87(instruction) { return true }
         switch unsafe instruction.pointee.meta.isa_set {
         case ZYDIS_ISA_SET_I86, ZYDIS_ISA_SET_I186, ZYDIS_ISA_SET_I386, ZYDIS_ISA_SET_I486, ZYDIS_ISA_SET_I486REAL,
             ZYDIS_ISA_SET_PENTIUMREAL, ZYDIS_ISA_SET_PPRO, ZYDIS_ISA_SET_CMOV, ZYDIS_ISA_SET_LONGMODE,
@@ -104,12 +105,20 @@ enum NativeInstructions {
             return 1
         default:
             let isLegacy = unsafe instruction.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY
-            // CVTPI2PD reads 8 bytes: asked by size, it is not meant.
-            return isLegacy && form.usesXMM && memoryBytes == 16 ? 16 : 1
+            // CVTPI2PD reads 8 bytes: asked by size, it is not meant. CVTPD2PI is, though it names no XMM register.
+            return isLegacy && memoryBytes == 16 ? 16 : 1
         }
     }
 
     // MARK: - x87
+
+    /// By the escape opcodes, and FWAIT: FCOMI and FISTTP came with other sets (SDM 2D, A.5).
+    static func isX87(_ instruction: UnsafePointer<ZydisDecodedInstruction>) -> Bool {
+        let opcode = unsafe instruction.pointee.opcode
+        return unsafe instruction.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY
+            && instruction.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT
+            && (opcode & 0xf8 == 0xd8 || opcode == 0x9b)
+    }
 
     static func record(_ mnemonic: ZydisMnemonic) -> Thunk.FPURecord {
         switch mnemonic {

@@ -67,6 +67,8 @@ internal import X86
     package let fpu: FPURecord
     /// Reads MXCSR and may raise SIMD exceptions: `run` returning false is #XM.
     package let usesMXCSR: Bool
+    /// Reads or writes arithmetic flags, in `VCPUState.rflags`.
+    package let touchesFlags: Bool
     /// BT, BTS, BTR, BTC of memory with the bit number in this register: the
     /// core adds `bitStringOffset` to the operand's offset. -1: any other instruction.
     package let bitRegister: Int8

@@ -4,20 +4,12 @@ internal import CZydis
 extension Thunk {
     /// Whether the x87's registers, which are MMX's too, are involved.
     static func usesFPU(_ instruction: UnsafePointer<ZydisDecodedInstruction>, _ form: InstructionForm) -> Bool {
-        unsafe isX87(instruction.pointee.meta.isa_set) || isMMX(instruction, form)
-    }
-
-    private static func isX87(_ set: ZydisISASet) -> Bool {
-        set == ZYDIS_ISA_SET_X87 || set == ZYDIS_ISA_SET_FCMOV || set == ZYDIS_ISA_SET_SSE3X87
+        unsafe NativeInstructions.isX87(instruction) || isMMX(instruction, form)
     }
 
     private static func isMMX(_ instruction: UnsafePointer<ZydisDecodedInstruction>, _ form: InstructionForm) -> Bool {
         if form.usesMMX { return true }
-        switch unsafe instruction.pointee.mnemonic {
-        // CVTPI2PS enters MMX state even with its operand in memory (SDM 2A).
-        case ZYDIS_MNEMONIC_EMMS, ZYDIS_MNEMONIC_CVTPI2PS: return true
-        default: return false
-        }
+        return unsafe instruction.pointee.mnemonic == ZYDIS_MNEMONIC_EMMS
     }
 
     /// The register that numbers a bit in memory.
@@ -57,7 +49,7 @@ extension Thunk {
 
         var gate = Gate()
         fpuOpcode = 0
-        let isX87 = Self.isX87(unsafe instruction.pointee.meta.isa_set)
+        let isX87 = unsafe NativeInstructions.isX87(instruction)
         let isMMX = unsafe Self.isMMX(instruction, form)
         if isX87 {
             gate = mnemonic == ZYDIS_MNEMONIC_FWAIT ? .fwait : .x87
@@ -67,14 +59,15 @@ extension Thunk {
             if isMMX { gate.formUnion([.mmx, .waitsForFPU]) }
             fpu = isMMX ? .kept : .untouched
         }
+        usesMXCSR = unsafe NativeInstructions.raisesSIMDExceptions(instruction, form)
         if isVEX {
             gate.insert(.protectedMode)
             if form.usesXMM || form.usesYMM { gate.insert(.avx) }
-        } else if form.usesXMM {
+        } else if form.usesXMM || usesMXCSR {
             gate.insert(.sse)
         }
         self.gate = gate
-        usesMXCSR = unsafe NativeInstructions.raisesSIMDExceptions(instruction, form)
+        touchesFlags = form.readsFlags || form.flagsWritten != 0
         bitRegister = unsafe Int8(Self.bitRegister(instruction, operands, form) ?? -1)
 
         let result = usesMXCSR ? unsafe Self.floatResult(instruction, operands) : (bytes: 0, register: 0, count: 0)
