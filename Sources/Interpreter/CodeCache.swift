@@ -142,7 +142,7 @@ internal import X86
             let old = unsafe slots
             unsafe slots = Array(repeating: nil, count: old.count * 2)
             slotCount = 0
-            for unsafe slot in old { if let slot = unsafe slot, unsafe header(slot.block).pointee.alive { unsafe insert(slot) } }
+            for unsafe slot in unsafe old { if let slot = unsafe slot, unsafe header(slot.block).pointee.alive { unsafe insert(slot) } }
         }
         var index = hash(unsafe slot.key)
         while let present = unsafe slots[index], unsafe present.key != slot.key { index = unsafe (index + 1) & (slots.count - 1) }
@@ -222,7 +222,7 @@ internal import X86
 
     /// Forgets all code. No record may be used after this.
     func flush() {
-        for unsafe page in pages.keys { memory.clearCode(page: page) }
+        for unsafe page in unsafe pages.keys { memory.clearCode(page: page) }
         unsafe pages.removeAll(keepingCapacity: true)
         for index in unsafe slots.indices { unsafe slots[index] = nil }
         slotCount = 0

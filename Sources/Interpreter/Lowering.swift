@@ -94,10 +94,10 @@ internal import X86
         }
         if operand.base == ZYDIS_REGISTER_RIP || operand.base == ZYDIS_REGISTER_EIP {
             // codePage + offset + length + displacement.
-            record.base = UInt8(AddressSlot.codePage * 8)
-            record.displacement = record.displacement &+ Int32(record.offset) &+ Int32(record.length)
+            unsafe record.base = UInt8(AddressSlot.codePage * 8)
+            unsafe record.displacement = unsafe record.displacement &+ Int32(record.offset) &+ Int32(record.length)
         } else if let base = Lowering.gpr(operand.base), !hasNoBase {
-            record.base = base
+            unsafe record.base = base
         }
         // A 64-bit moffs does not fit the displacement; nothing else is wider.
         if unsafe Int64(record.displacement) != operand.disp.value, unsafe record.base == UInt8(Instruction.noRegister) {

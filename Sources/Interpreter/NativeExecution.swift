@@ -54,8 +54,8 @@ extension Instruction.Options {
     }
 
     private func release() {
-        for unsafe pointer in thunks.values { unsafe pointer.deallocate() }
-        for unsafe pointer in accesses { unsafe pointer.deallocate() }
+        for unsafe pointer in unsafe thunks.values { unsafe pointer.deallocate() }
+        for unsafe pointer in unsafe accesses { unsafe pointer.deallocate() }
     }
 }
 
@@ -103,8 +103,8 @@ extension Lowering {
     mutating func lowerToThunk(_ pool: NativePool, bytes: UnsafePointer<UInt8>) {
         if let thunk = unsafe pool.cache.thunk(for: d, operands: operands, bytes: bytes) {
             setNativeMemory()
-            if thunk.touchesFlags { record.options.insert(.touchesFlags) }
-            if thunk.bitRegister >= 0 { record.options.insert([.complexAddress, .bitString]) }
+            if thunk.touchesFlags { unsafe record.options.insert(.touchesFlags) }
+            if thunk.bitRegister >= 0 { unsafe record.options.insert([.complexAddress, .bitString]) }
             unsafe record.link = UnsafeMutableRawPointer(pool.keep(thunk))
             unsafe record.handler = thunk.memoryBytes > 0 ? Handlers.thunkMemory : Handlers.thunkRegister
         } else if let access = unsafe VectorAccess(d, operands: operands, features: pool.cache.features) {

@@ -55,13 +55,13 @@ extension CPU {
     /// Runs a string instruction to its end, or as far as it gets.
     func string(_ i: InstructionPointer) -> UnsafeRawPointer? {
         let record = unsafe i.pointee
-        let repeats = !record.options.isDisjoint(with: [.rep, .repne])
-        let mask: UInt64 = record.options.contains(.address32) ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
-        guard let kind = StringKind(rawValue: record.small) else { return nil }
-        let flags = core.flags
+        let repeats = unsafe !record.options.isDisjoint(with: [.rep, .repne])
+        let mask: UInt64 = unsafe record.options.contains(.address32) ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
+        guard let kind = unsafe StringKind(rawValue: record.small) else { return nil }
+        let flags = unsafe core.flags
         do throws(Stop) {
             // The right to a port is looked at even if nothing will go through it.
-            if kind == .input || kind == .output { try checkPort(UInt16(truncatingIfNeeded: self[Register.rdx]), Int(record.operandBytes)) }
+            if kind == .input || kind == .output { unsafe try checkPort(UInt16(truncatingIfNeeded: self[Register.rdx]), Int(record.operandBytes)) }
             if !repeats {
                 _ = unsafe try element(record, kind, mask, count: 1)
                 return unsafe UnsafeRawPointer(i + 1)
@@ -90,7 +90,7 @@ extension CPU {
             }
         } catch {
             // SCAS and CMPS that fault have their old flags again, however far they got (SDM 2B, "REP").
-            core.flags = flags
+            unsafe core.flags = flags
             return unsafe stopped(self, i)
         }
     }

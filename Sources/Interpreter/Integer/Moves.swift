@@ -36,7 +36,7 @@ extension LoweringTable {
         }
         unsafe set([ZYDIS_MNEMONIC_MOVZX, ZYDIS_MNEMONIC_MOVSX, ZYDIS_MNEMONIC_MOVSXD]) { lowering in
             guard let destination = lowering.gpr(0) else { return nil }
-            lowering.record.r1 = destination
+            unsafe lowering.record.r1 = destination
             let to = lowering.operandBytes(0)
             // MOVSXD to 16 bits reads no more than that (SDM 2B).
             let from = min(to, lowering.operandBytes(1))
