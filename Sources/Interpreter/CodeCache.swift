@@ -7,7 +7,7 @@ internal import X86
 //S:140 Blocks
 //
 // Records are made by the block: from wherever the Guest jumped to, up to the
-// first instruction that cannot go on to the next, the end of the page, or 64
+// first instruction that cannot go on to the next, the end of the page, or 24
 // instructions. A block is known by the physical address it was decoded from
 // and the size of the code, so that a page mapped at two addresses is decoded
 // once. Behind the last record stands one that goes on to the code after it.
@@ -73,9 +73,10 @@ internal import X86
     var onNewCodePage: () -> Void = {}
     var onFlush: () -> Void = {}
 
-    static let maximumRecords = 64
-    /// 24 MiB of address space; only what is used becomes resident.
-    static let capacity = 512 << 10
+    static let maximumRecords = 24
+    /// 12 MiB; when they are used up, all is forgotten and begun anew. A boot
+    /// of Debian's cloud kernel to a shell decodes some 400,000.
+    static let capacity = 256 << 10
 
     init(memory: GuestMemory, stale: @escaping Handler) {
         self.memory = memory

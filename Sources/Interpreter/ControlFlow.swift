@@ -285,7 +285,13 @@ extension Handlers {
     static let loopne: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.loop(i, while: !cpu.zero) } }
     static let jcxz: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.jumpIfCounterZero(i) } }
     /// Behind the last record of a block: goes on with the code after it.
-    static let endOfBlock: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.jump(to: cpu.rip(i)) } }
+    static let endOfBlock: Handler = { unsafe branch($0, $1) { cpu, i in
+        if let link = unsafe i.pointee.link { return UnsafeRawPointer(link) }
+        let rip = unsafe cpu.rip(i)
+        if unsafe i.pointee.spare == Instruction.linkable && i.pointee.offset < 4096 && !cpu.isRequested {
+            return unsafe cpu.owner.link(i, to: rip)
+        }
+        return unsafe cpu.jump(to: rip) } }
     /// In place of a record whose bytes were overwritten. Links and the jump
     /// cache may still lead here: find the code anew, and pass them on to it.
     static let stale: Handler = { unsafe branch($0, $1) { cpu, i in

@@ -37,8 +37,6 @@ package import X86
     var largeMappings = AddressSpan()
     /// PAE's four registers, loaded by MOV to CR3 (SDM 3A, 4.4.1).
     var pageDirectoryPointers: InlineArray<4, UInt64> = [0, 0, 0, 0]
-    /// Counted for `make bench`: how many instructions were run one at a time.
-    private(set) var decodedInstructions: UInt64 = 0
 
     package init(
         memory: GuestMemory, requests: VCPURequests, interruptController: (any InterruptController)?,
@@ -299,8 +297,8 @@ package import X86
             if lowering.endsBlock { break }
         }
         if count == 0 { return nil }
-        decodedInstructions += UInt64(count)
         unsafe (records + count).initialize(to: endRecord(offset))
+        unsafe (records + count).pointee.spare = Instruction.linkable
         codeCache.commit(key, count: count + 1, start: start, end: max(offset, start + 1))
         return unsafe records
     }

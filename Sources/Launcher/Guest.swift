@@ -9,7 +9,8 @@ internal import VirtualCPU
 // The order is the one of a person with a screwdriver: memory, a CPU, the
 // board around it, then the tables that describe all this and the kernel that
 // reads them. A reboot is the second half of it once more: nothing survives
-// but the machine itself.
+// but the machine itself. The kernel's file is not kept in between: it is
+// read again, and may be another.
 
 /// One Guest: its memory, its vCPU and the PC around it.
 final class Guest {
@@ -17,14 +18,12 @@ final class Guest {
     let vcpu: any VCPU
     let pc: PC
     private let requests = VCPURequests()
-    private let source: BootSource
 
     /// - Parameter serialOutputs: who takes what the Guest writes to COM1…COM4.
     init(
-        _ files: GuestFiles, memory size: MemorySize, engine: Engine,
+        _ source: BootSource, memory size: MemorySize, engine: Engine,
         serialOutputs: [Int: @Sendable ([UInt8]) -> Void], note: @escaping @Sendable (String) -> Void
     ) throws {
-        source = files.source
         memory = try GuestMemory(byteCount: size.bytes)
         var configuration = PC.Configuration(memory: memory, requests: requests)
         configuration.serialOutputs = serialOutputs
@@ -32,18 +31,18 @@ final class Guest {
         configuration.note = note
         pc = try PC(configuration)
         vcpu = try engine.makeVCPU(memory, requests, pc.localAPIC)
-        try load()
+        try load(source)
     }
 
     /// Everything back to power-on, and the kernel loaded again.
-    func restart() throws {
+    func restart(_ source: BootSource) throws {
         memory.clear()
         pc.reset()
         vcpu.reset()
-        try load()
+        try load(source)
     }
 
-    private func load() throws {
+    private func load(_ source: BootSource) throws {
         try ACPITables(ACPIMachine()).write(to: memory)
         let entry = try loadKernel(source, into: memory, rsdp: ACPITables.rsdp)
         vcpu.withState { entry.apply(to: &$0) }

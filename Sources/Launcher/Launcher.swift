@@ -27,22 +27,25 @@ package struct Launcher {
         }
         let progress = try Progress()
         defer { progress.end() }
-        let files = try GuestFiles.gather(configuration, session: session, progress: progress)
-        let console = try Console(session: files.session, verbose: configuration.verbose, progress: progress)
         let verbose = configuration.verbose
-        let guest = try Guest(
-            files, memory: configuration.memory, engine: engine, serialOutputs: console.serialOutputs,
-            note: { text in if verbose { StandardStream.error.write("roost: \(text)\r\n") } })
-
+        let console: Console, guest: Guest
+        do {
+            // The files' bytes live no longer than this: a Guest may run for months.
+            let files = try GuestFiles.gather(configuration, session: session, progress: progress)
+            console = try Console(session: files.session, verbose: verbose, progress: progress)
+            guest = try Guest(
+                files.source, memory: configuration.memory, engine: engine, serialOutputs: console.serialOutputs,
+                note: { text in if verbose { StandardStream.error.write("roost: \(text)\r\n") } })
+            if !verbose { progress.step("booting \(files.source.kernelName.split(separator: "/").last ?? "")") }
+        }
         let stop = guest.stopper
         let input = try console.start(ports: guest.pc.serialPorts, stop: stop)
         defer { console.end(input) }
-        if !verbose { progress.step("booting \(files.source.kernelName.split(separator: "/").last ?? "")") }
         while true {
             let outcome = guest.run()
             if let end = judge(outcome, guest, console) { return end }
             console.restart()
-            try guest.restart()
+            try guest.restart(GuestFiles.gather(configuration, session: session, progress: progress).source)
         }
     }
 
