@@ -87,7 +87,8 @@ internal import X86
         if n == 0 { record.options.insert(.memoryFirst) }
         let segment = Lowering.segment(operand.segment) ?? SegmentName.ds
         record.segment = UInt8(segment)
-        record.displacement = Int32(truncatingIfNeeded: operand.disp.value)
+        let displacement = unsafe hasNoBase ? d.pointee.raw.disp.value : operand.disp.value
+        record.displacement = Int32(truncatingIfNeeded: displacement)
         if let index = Lowering.gpr(operand.index) {
             record.index = index
             record.scaleShift = UInt8(truncatingIfNeeded: max(1, Int(operand.scale)).trailingZeroBitCount)
@@ -100,8 +101,8 @@ internal import X86
             record.base = base
         }
         // A 64-bit moffs does not fit the displacement; nothing else is wider.
-        if Int64(record.displacement) != operand.disp.value, record.base == UInt8(Instruction.noRegister) {
-            record.spare = UInt32(truncatingIfNeeded: operand.disp.value >> 32)
+        if Int64(record.displacement) != displacement, record.base == UInt8(Instruction.noRegister) {
+            record.spare = UInt32(truncatingIfNeeded: displacement >> 32)
             record.options.insert(.complexAddress)
         }
         if isLong {
@@ -115,7 +116,7 @@ internal import X86
     }
 
     /// SIB with base 101 and mod 0: a displacement alone, whatever REX.B says
-    /// (SDM 2A, 2.1.5). Zydis 4.0 makes it R13D where there is a 67 prefix.
+    /// (SDM 2A, 2.1.5). Zydis 4.0 makes it R13D, without displacement, where there is a 67 prefix.
     private var hasNoBase: Bool {
         let raw = unsafe d.pointee.raw
         return unsafe d.pointee.attributes & ZYDIS_ATTRIB_HAS_SIB != 0 && raw.modrm.mod == 0 && raw.sib.base == 5
