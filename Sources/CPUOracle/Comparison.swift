@@ -43,11 +43,13 @@ package func compare(
         note("ymm\(index / 4)[\(index % 4)]", native.ymm[index], engine.ymm[index])
     }
     // FCW, FSW and FTW, not FOP; not the pointers; MXCSR; ten bytes of every sixteen.
-    note("fcw fsw ftw", native.fxsave[0], engine.fxsave[0], 0xff_ffff_ffff)
+    note("fcw fsw ftw", native.fxsave[0], engine.fxsave[0], tolerance.x87InOrder ? 0xff_ffff_ffff : 0xc7ff_ffff)
     note("mxcsr", native.fxsave[3], engine.fxsave[3], tolerance.mxcsr)
     for index in 0..<8 {
-        note("st\(index) fraction", native.fxsave[4 + 2 * index], engine.fxsave[4 + 2 * index])
-        note("st\(index) exponent", native.fxsave[5 + 2 * index], engine.fxsave[5 + 2 * index], 0xffff)
+        let left = tolerance.x87InOrder ? index : (index - native.top) & 7
+        let right = tolerance.x87InOrder ? index : (index - engine.top) & 7
+        note("st\(index) fraction", native.fxsave[4 + 2 * left], engine.fxsave[4 + 2 * right])
+        note("st\(index) exponent", native.fxsave[5 + 2 * left], engine.fxsave[5 + 2 * right], 0xffff)
     }
     if tolerance.memory { compareMemory(native, engine, tolerance.freeMemory, &differences) }
     if differences.isEmpty { return nil }

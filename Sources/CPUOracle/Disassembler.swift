@@ -123,6 +123,10 @@ extension ZydisDecodedOperand {
         let kind = ZydisRegisterGetClass(reg.value)
         return kind == ZYDIS_REGCLASS_XMM || kind == ZYDIS_REGCLASS_YMM
     }
+
+    package var isMMXRegister: Bool {
+        type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(reg.value) == ZYDIS_REGCLASS_MMX
+    }
 }
 
 /// The number, 0…15, of the 64-bit register that `register` is a part of.

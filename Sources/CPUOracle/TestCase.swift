@@ -125,6 +125,8 @@ package struct Outcome: BitwiseCopyable, Sendable {
     package static let died = UInt64(ORACLE_DIED)
 
     package var mxcsr: UInt32 { UInt32(truncatingIfNeeded: fxsave[3]) }
+    /// Which physical register ST0 is.
+    package var top: Int { Int(fxsave[0] >> 27 & 7) }
 
     /// Notes the words in which `after` is not `before`, a stretch of memory from `address` on.
     package mutating func noteChanges(

@@ -15,6 +15,8 @@ package struct Tolerance {
     /// Numbers of YMM registers that do not count.
     package var freeVectors: UInt64 = 0
     package var memory = true
+    /// False: TOP and the tags do not count, and ST0…7 are compared by the physical registers behind them.
+    package var x87InOrder = true
     package var errorCode: UInt64 = ~0
     package var faultAddress: UInt64 = ~0
     package var mxcsr: UInt64 = 0xffff
@@ -119,11 +121,21 @@ package struct Tolerance {
             for register in [1, 6, 7] { gpr[register] = 0xffff_ffff }
         }
         // Several writes, any of which may have happened before the one that faults; of CALL to a bad address, the push.
-        if ["fnsave", "fnstenv", "enter", "maskmovdqu", "maskmovq", "call", "fbstp"].contains(name) { memory = false }
+        if ["fnsave", "fnstenv", "enter", "maskmovdqu", "maskmovq", "call", "fbstp", "fstp"].contains(name) { memory = false }
         // Of an operand in many parts, or with some masked out, the byte that faults is the CPU's choice; not the page.
         if ["fnsave", "fnstenv", "frstor", "fldenv", "fbstp", "fbld"].contains(name) || name.contains("maskmov") {
             faultAddress = ~0xfff
         }
+        // One such part may lack its page, the next be beyond all pages.
+        if ["fnsave", "fnstenv", "frstor", "fldenv"].contains(name) {
+            faultKind = false
+            errorCode = 0
+        }
+        // A store of an MMX register that faults, or a conversion that raises #XM, may have entered MMX state already.
+        if instruction.operands.contains(where: \.isMMXRegister) { x87InOrder = false }
+        // With overflow or underflow unmasked, PE tells whether the result would be exact had the exponent
+        // no limits (SDM 1, 4.9.1.4 and 4.9.1.5). No trial run with these masked can tell.
+        if native.vector == 19, native.mxcsr & ~(native.mxcsr >> 7) & 0x18 != 0 { mxcsr &= ~0x20 }
         // It has converted, and noted how, or found a fault in it, before it stores.
         if name == "vcvtps2ph" {
             mxcsr = 0

@@ -86,8 +86,9 @@ internal import X86
         unsafe record.options.insert(.memory)
         if n == 0 { unsafe record.options.insert(.memoryFirst) }
         let segment = Lowering.segment(operand.segment) ?? SegmentName.ds
-        unsafe record.segment = UInt8(segment)
-        unsafe record.displacement = Int32(truncatingIfNeeded: operand.disp.value)
+        record.segment = UInt8(segment)
+        let displacement = unsafe hasNoBase ? d.pointee.raw.disp.value : operand.disp.value
+        record.displacement = Int32(truncatingIfNeeded: displacement)
         if let index = Lowering.gpr(operand.index) {
             unsafe record.index = index
             unsafe record.scaleShift = UInt8(truncatingIfNeeded: max(1, Int(operand.scale)).trailingZeroBitCount)
@@ -100,9 +101,9 @@ internal import X86
             unsafe record.base = base
         }
         // A 64-bit moffs does not fit the displacement; nothing else is wider.
-        if unsafe Int64(record.displacement) != operand.disp.value, unsafe record.base == UInt8(Instruction.noRegister) {
-            unsafe record.spare = UInt32(truncatingIfNeeded: operand.disp.value >> 32)
-            unsafe record.options.insert(.complexAddress)
+        if Int64(record.displacement) != displacement, record.base == UInt8(Instruction.noRegister) {
+            record.spare = UInt32(truncatingIfNeeded: displacement >> 32)
+            record.options.insert(.complexAddress)
         }
         if isLong {
             if segment >= SegmentName.fs {
@@ -115,7 +116,7 @@ internal import X86
     }
 
     /// SIB with base 101 and mod 0: a displacement alone, whatever REX.B says
-    /// (SDM 2A, 2.1.5). Zydis 4.0 makes it R13D where there is a 67 prefix.
+    /// (SDM 2A, 2.1.5). Zydis 4.0 makes it R13D, without displacement, where there is a 67 prefix.
     private var hasNoBase: Bool {
         let raw = unsafe d.pointee.raw
         return unsafe d.pointee.attributes & ZYDIS_ATTRIB_HAS_SIB != 0 && raw.modrm.mod == 0 && raw.sib.base == 5

@@ -106,7 +106,9 @@ extension Lowering {
             if thunk.touchesFlags { unsafe record.options.insert(.touchesFlags) }
             if thunk.bitRegister >= 0 { unsafe record.options.insert([.complexAddress, .bitString]) }
             unsafe record.link = UnsafeMutableRawPointer(pool.keep(thunk))
-            unsafe record.handler = thunk.memoryBytes > 0 ? Handlers.thunkMemory : Handlers.thunkRegister
+            unsafe record.handler =
+                thunk.memoryBytes == 0 ? Handlers.thunkRegister
+                : thunk.fpu == .recorded && thunk.memoryAccess == .write ? Handlers.thunkStore87 : Handlers.thunkMemory
         } else if let access = unsafe VectorAccess(d, operands: operands, features: pool.cache.features) {
             if access.isUndefined { return }
             setNativeMemory()
@@ -177,6 +179,7 @@ extension CPU {
     @inline(never) private func callWithBounce(
         _ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ address: UInt64, _ bytes: Int, _ access: Thunk.MemoryAccess
     ) throws(Stop) {
+        try checkOperand(address, bytes)
         if access != .read { try checkWritable(address, bytes) }
         if access != .write { unsafe try copyIn(address, bytes, core.bounce) }
         let before = unsafe core.flags
@@ -186,6 +189,26 @@ extension CPU {
             unsafe try copyOut(core.bounce, address, bytes)
         } catch {
             unsafe core.flags = before
+            throw error
+        }
+    }
+
+    /// FST and relatives. An exception of their own that is unmasked, save
+    /// precision, comes before memory is so much as looked at (SDM 1, 8.5).
+    func thunkStore87(_ i: InstructionPointer) throws(Stop) {
+        let thunk = unsafe UnsafePointer(i.pointee.link.unsafelyUnwrapped.assumingMemoryBound(to: Thunk.self))
+        unsafe try passGate(thunk)
+        let before = state.x87
+        unsafe try call(thunk, i, core.bounce)
+        let control = state.x87[0]
+        if (control >> 16) & ~control & 0x1f != 0 { return }
+        let bytes = unsafe thunk.pointee.memoryBytes
+        do throws(Stop) {
+            let address = unsafe try self.address(i, bytes, write: true)
+            try checkOperand(address, bytes)
+            unsafe try copyOut(core.bounce, address, bytes)
+        } catch {
+            state.x87 = before
             throw error
         }
     }
@@ -203,10 +226,11 @@ extension CPU {
             return
         }
         try checkReadable(address, count)
+        if core.watching { owner.noteWatched(address, count, write: false) }
         var done = 0
         while done < count {
             let piece = count &- done >= 8 ? 8 : count &- done >= 4 ? 4 : count &- done >= 2 ? 2 : 1
-            let value = try slowLoad(wrap(address &+ UInt64(done)), piece)
+            let value = try read(wrap(address &+ UInt64(done)), piece, ownAccess)
             unsafe withUnsafeBytes(of: value) { unsafe (buffer + done).copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: piece) }
             done &+= piece
         }
@@ -225,9 +249,10 @@ extension CPU {
             unsafe withUnsafeMutableBytes(of: &value) {
                 unsafe $0.baseAddress.unsafelyUnwrapped.copyMemory(from: buffer + done, byteCount: piece)
             }
-            try slowStore(wrap(address &+ UInt64(done)), value, piece)
+            try write(wrap(address &+ UInt64(done)), value, piece, ownAccess)
             done &+= piece
         }
+        if core.watching { owner.noteWatched(address, count, write: true) }
     }
 
     // MARK: FXSAVE, XSAVE and relatives
@@ -298,6 +323,12 @@ extension CPU {
         } else {
             try vectorGate(vex: access.gate.contains(.avx))
         }
+        if access.kind == .byteStore, checksAlignment {
+            // Asked of the whole, as if it were stores of eight bytes, not of the bytes that are chosen.
+            let offset = unsafe cut(effectiveAddress(i), i)
+            try checkOperand(
+                linear(segment: unsafe Int(i.pointee.segment), offset, 8, write: true, long: unsafe i.pointee.options.contains(.long)), 8)
+        }
         var memory = unsafe ElementMemory(cpu: self, i: i)
         if unsafe !access.run(&state, at: effectiveAddress(i), &memory) { throw Stop() }
     }
@@ -315,20 +346,34 @@ extension CPU {
             segment: Int(i.pointee.segment), cut, bytes, write: write, long: i.pointee.options.contains(.long))
     }
 
+    mutating func checkAddresses(_ offset: UInt64, bytes: Int) -> Bool {
+        do throws(Stop) { try cpu.checkCanonical(linear(offset, bytes, write: false), bytes); return true } catch { return false }
+    }
     mutating func load(_ offset: UInt64, bytes: Int) -> UInt64? {
-        do throws(Stop) { return try cpu.slowLoad(linear(offset, bytes, write: false), bytes) } catch { return nil }
+        do throws(Stop) {
+            let address = try linear(offset, bytes, write: false)
+            try cpu.checkReadable(address, bytes)
+            if cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: false) }
+            return try cpu.read(address, bytes, cpu.ownAccess)
+        } catch { return nil }
     }
     mutating func probeStore(_ offset: UInt64, bytes: Int) -> Bool {
         do throws(Stop) { try cpu.checkWritable(linear(offset, bytes, write: true), bytes); return true } catch { return false }
     }
     mutating func store(_ offset: UInt64, _ value: UInt64, bytes: Int) -> Bool {
-        do throws(Stop) { try cpu.slowStore(linear(offset, bytes, write: true), value, bytes); return true } catch { return false }
+        do throws(Stop) {
+            let address = try linear(offset, bytes, write: true)
+            try cpu.write(address, value, bytes, cpu.ownAccess)
+            if cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: true) }
+            return true
+        } catch { return false }
     }
 }
 
 extension Handlers {
     static let thunkRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkRegister(i) } }
     static let thunkMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkMemory(i) } }
+    static let thunkStore87: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkStore87(i) } }
     static let vectorAccess: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.vectorAccess(i) } }
     static let extendedState: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendedState(i) } }
     static let ldmxcsr: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadControlStatus(i) } }

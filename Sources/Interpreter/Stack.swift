@@ -45,8 +45,8 @@ extension CPU {
     @inline(__always) private func loadFromStack(_ address: UInt64) throws(Stop) -> UInt64 {
         do throws(Stop) { return try load(address, UInt64.self) } catch { throw onStack(error) }
     }
-    @inline(never) private func onStack(_ stop: Stop) -> Stop {
-        if unsafe core.event == .fault && core.faultIsAddress { unsafe core.faultVector = Vector.stackFault }
+    @inline(never) func onStack(_ stop: Stop) -> Stop {
+        if core.event == .fault && core.faultIsAddress { core.faultVector = Vector.stackFault }
         return stop
     }
 
@@ -66,7 +66,11 @@ extension CPU {
 
     /// Reads what `pop` would, `depth` bytes below the top, leaving the pointer.
     func peek(_ bytes: Int, depth: Int = 0) throws(Stop) -> UInt64 {
-        let address = try stackAddress(self[Register.rsp] &+ UInt64(depth), bytes, write: false)
+        try loadFromStack(self[Register.rsp] &+ UInt64(depth), bytes)
+    }
+
+    func loadFromStack(_ offset: UInt64, _ bytes: Int) throws(Stop) -> UInt64 {
+        let address = try stackAddress(offset, bytes, write: false)
         do throws(Stop) {
             switch bytes {
             case 2: return UInt64(try load(address, UInt16.self))

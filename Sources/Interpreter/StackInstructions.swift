@@ -124,19 +124,15 @@ extension CPU {
             try push(self[Register.rbp], bytes)
             let frame = self[Register.rsp]
             for number in stride(from: 1, to: level, by: 1) {
-                let offset = self[Register.rbp] &- UInt64(number * bytes)
-                let address = try stackAddress(offset, bytes, write: false)
-                let value = switch bytes {
-                case 2: UInt64(try load(address, UInt16.self))
-                case 4: UInt64(try load(address, UInt32.self))
-                default: try load(address, UInt64.self)
-                }
+                let value = try loadFromStack(self[Register.rbp] &- UInt64(number * bytes), bytes)
                 try push(value, bytes)
             }
             if level > 0 { try push(frame, bytes) }
             let bottom = unsafe (self[Register.rsp] &- i.pointee.immediate) & stackMask
-            // The last byte of the new frame must be writable (a page fault here, not later).
-            try checkWritable(stackAddress(bottom, 1, write: true), 1)
+            // The end of the new frame must be writable (a page fault here, not later).
+            do throws(Stop) {
+                try checkModifiable(stackAddress(bottom, bytes, write: true), bytes)
+            } catch { throw onStack(error) }
             setStackPointer(bottom)
             setRegister(number: Register.rbp, bytes: bytes, frame)
         } catch {

@@ -117,7 +117,7 @@ extension CPU {
         switch kind {
         case .move:
             let from = try source(), to = try destination(write: true)
-            if count > 1, !down, long, let done = try movePiece(from, to, bytes, count) {
+            if count > 1, !down, long, !seesEveryAccess, let done = try movePiece(from, to, bytes, count) {
                 advance(Register.rsi, by: done &* UInt64(bytes), mask)
                 advance(Register.rdi, by: done &* UInt64(bytes), mask)
                 return done
@@ -127,7 +127,7 @@ extension CPU {
             advance(Register.rdi, by: step, mask)
         case .store:
             let to = try destination(write: true)
-            if count > 1, !down, long, let done = try fillPiece(to, bytes, count) {
+            if count > 1, !down, long, !seesEveryAccess, let done = try fillPiece(to, bytes, count) {
                 advance(Register.rdi, by: done &* UInt64(bytes), mask)
                 return done
             }

@@ -80,7 +80,7 @@ extension CPU {
             unsafe pointer.storeBytes(of: change(old), as: T.self)
             return
         }
-        try checkWritable(address, MemoryLayout<T>.size)
+        try checkModifiable(address, MemoryLayout<T>.size)
         let old = T(truncatingIfNeeded: try slowLoad(address, MemoryLayout<T>.size))
         let flags = unsafe core.flags
         let new = change(old)

@@ -12,6 +12,7 @@ private struct SmallMemory: VectorMemory {
         let start = Int(offset - 0x1000)
         return start..<start + count
     }
+    func checkAddresses(_ offset: UInt64, bytes count: Int) -> Bool { true }
     func load(_ offset: UInt64, bytes count: Int) -> UInt64? {
         guard let range = range(offset, count) else { return nil }
         return bytes[range].reversed().reduce(0) { $0 << 8 | UInt64($1) }

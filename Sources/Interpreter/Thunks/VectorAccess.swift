@@ -17,6 +17,8 @@ package import X86
 /// translates, and keeps the fault if there is one. Offsets are
 /// within the operand's segment, not yet truncated to the address size.
 package protocol VectorMemory: ~Copyable {
+    /// Whether the addresses are ones that could be mapped at all; false on a fault.
+    mutating func checkAddresses(_ offset: UInt64, bytes: Int) -> Bool
     /// Nil on a fault.
     mutating func load(_ offset: UInt64, bytes: Int) -> UInt64?
     /// Whether a store there would succeed; false on a fault.
@@ -121,6 +123,20 @@ package protocol VectorMemory: ~Copyable {
     package func run<Memory: VectorMemory & ~Copyable>(
         _ state: inout VCPUState, at offset: UInt64, _ memory: inout Memory
     ) -> Bool {
+        if kind != .gather {
+            // The chosen elements' addresses come before their pages.
+            var (first, last) = (elementCount, -1)
+            for element in 0..<elementCount where isChosen(element, state) {
+                first = min(first, element)
+                last = element
+            }
+            if last >= 0,
+                !memory.checkAddresses(
+                    offset &+ UInt64(first * elementBytes), bytes: (last - first + 1) * elementBytes)
+            {
+                return false
+            }
+        }
         switch kind {
         case .gather: return gather(&state, offset, &memory)
         case .maskedLoad:
