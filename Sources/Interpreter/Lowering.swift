@@ -86,9 +86,9 @@ internal import X86
         unsafe record.options.insert(.memory)
         if n == 0 { unsafe record.options.insert(.memoryFirst) }
         let segment = Lowering.segment(operand.segment) ?? SegmentName.ds
-        record.segment = UInt8(segment)
+        unsafe record.segment = UInt8(segment)
         let displacement = unsafe hasNoBase ? d.pointee.raw.disp.value : operand.disp.value
-        record.displacement = Int32(truncatingIfNeeded: displacement)
+        unsafe record.displacement = Int32(truncatingIfNeeded: displacement)
         if let index = Lowering.gpr(operand.index) {
             unsafe record.index = index
             unsafe record.scaleShift = UInt8(truncatingIfNeeded: max(1, Int(operand.scale)).trailingZeroBitCount)
@@ -101,9 +101,9 @@ internal import X86
             unsafe record.base = base
         }
         // A 64-bit moffs does not fit the displacement; nothing else is wider.
-        if Int64(record.displacement) != displacement, record.base == UInt8(Instruction.noRegister) {
-            record.spare = UInt32(truncatingIfNeeded: displacement >> 32)
-            record.options.insert(.complexAddress)
+        if unsafe Int64(record.displacement) != displacement, unsafe record.base == UInt8(Instruction.noRegister) {
+            unsafe record.spare = UInt32(truncatingIfNeeded: displacement >> 32)
+            unsafe record.options.insert(.complexAddress)
         }
         if isLong {
             if segment >= SegmentName.fs {

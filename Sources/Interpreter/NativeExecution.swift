@@ -226,7 +226,7 @@ extension CPU {
             return
         }
         try checkReadable(address, count)
-        if core.watching { owner.noteWatched(address, count, write: false) }
+        if unsafe core.watching { owner.noteWatched(address, count, write: false) }
         var done = 0
         while done < count {
             let piece = count &- done >= 8 ? 8 : count &- done >= 4 ? 4 : count &- done >= 2 ? 2 : 1
@@ -252,7 +252,7 @@ extension CPU {
             try write(wrap(address &+ UInt64(done)), value, piece, ownAccess)
             done &+= piece
         }
-        if core.watching { owner.noteWatched(address, count, write: true) }
+        if unsafe core.watching { owner.noteWatched(address, count, write: true) }
     }
 
     // MARK: FXSAVE, XSAVE and relatives
@@ -353,7 +353,7 @@ extension CPU {
         do throws(Stop) {
             let address = try linear(offset, bytes, write: false)
             try cpu.checkReadable(address, bytes)
-            if cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: false) }
+            if unsafe cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: false) }
             return try cpu.read(address, bytes, cpu.ownAccess)
         } catch { return nil }
     }
@@ -364,7 +364,7 @@ extension CPU {
         do throws(Stop) {
             let address = try linear(offset, bytes, write: true)
             try cpu.write(address, value, bytes, cpu.ownAccess)
-            if cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: true) }
+            if unsafe cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: true) }
             return true
         } catch { return false }
     }

@@ -59,7 +59,7 @@ extension CPU {
     }
 
     var checksAlignment: Bool {
-        core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0
+        unsafe core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0
     }
 
     /// SDM 3A, table 6-7. The larger sizes are x87's; vectors of 16 bytes and
@@ -75,7 +75,7 @@ extension CPU {
 
     @inline(never) func slowLoad(_ address: UInt64, _ count: Int) throws(Stop) -> UInt64 {
         try checkOperand(address, count)
-        if core.watching { owner.noteWatched(address, count, write: false) }
+        if unsafe core.watching { owner.noteWatched(address, count, write: false) }
         return try read(address, count, ownAccess)
     }
 
@@ -199,7 +199,7 @@ extension CPU {
 
     @inline(never) func slowHostOperand(_ address: UInt64, _ count: Int, write: Bool) throws(Stop) -> UnsafeMutableRawPointer? {
         try checkOperand(address, count)
-        if core.watching { return nil }
+        if unsafe core.watching { return nil }
         let physical = try translateAndFill(address, write ? ownAccess.union(.write) : ownAccess)
         if write && owner.memory.isCode(page: physical >> 12) { owner.codeCache.written(physical, count) }
         return unsafe owner.memory.hostPointer(GuestPhysicalAddress(physical), count)

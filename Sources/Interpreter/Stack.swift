@@ -46,7 +46,7 @@ extension CPU {
         do throws(Stop) { return try load(address, UInt64.self) } catch { throw onStack(error) }
     }
     @inline(never) func onStack(_ stop: Stop) -> Stop {
-        if core.event == .fault && core.faultIsAddress { core.faultVector = Vector.stackFault }
+        if unsafe core.event == .fault && core.faultIsAddress { unsafe core.faultVector = Vector.stackFault }
         return stop
     }
 
