@@ -164,14 +164,22 @@ package enum InitialRAMDisk {
             mkfifo /run/stdin /run/stdout /run/stderr
             # cat would have sendfile(2) hold a pipe's lock for as long as nobody
             # types, and whoever closes the pipe must wait for it; dd just reads.
-            dd bs=4096 </dev/ttyS1 >/run/stdin 2>/dev/null 9>&- &
-            dd bs=4096 </run/stdout >/dev/ttyS1 2>/dev/null 9>&- &
+            # A FIFO opened for both ends at once does not block, and so its two
+            # ends do not either. To wait in open(2) for the other side would be
+            # to fail, now and then, when a child's end interrupts it.
+            exec 3<>/run/stdin 4</run/stdin 5>/run/stdin 3>&-
+            dd bs=4096 </dev/ttyS1 >&5 2>/dev/null 4<&- 5>&- 9>&- &
+            exec 5>&- 3<>/run/stdout 5</run/stdout 6>/run/stdout 3>&-
+            dd bs=4096 <&5 >/dev/ttyS1 2>/dev/null 4<&- 5<&- 6>&- 9>&- &
             output=$!
-            dd bs=4096 </run/stderr >/dev/ttyS2 2>/dev/null 9>&- &
+            exec 5<&- 3<>/run/stderr 5</run/stderr 7>/run/stderr 3>&-
+            dd bs=4096 <&5 >/dev/ttyS2 2>/dev/null 4<&- 5<&- 6>&- 7>&- 9>&- &
             errors=$!
+            exec 5<&-
             tell ready
-            /etc/roost/command </run/stdin >/run/stdout 2>/run/stderr 9>&-
+            /etc/roost/command <&4 >&6 2>&7 4<&- 6>&- 7>&- 9>&-
             status=$?
+            exec 4<&- 6>&- 7>&-
             # What they still hold must have left before the word that it is over.
             wait $output $errors
         fi
