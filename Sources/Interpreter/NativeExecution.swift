@@ -106,9 +106,15 @@ extension Lowering {
             if thunk.touchesFlags { unsafe record.options.insert(.touchesFlags) }
             if thunk.bitRegister >= 0 { unsafe record.options.insert([.complexAddress, .bitString]) }
             unsafe record.link = UnsafeMutableRawPointer(pool.keep(thunk))
-            unsafe record.handler =
-                thunk.memoryBytes == 0 ? Handlers.thunkRegister
-                : thunk.fpu == .recorded && thunk.memoryAccess == .write ? Handlers.thunkStore87 : Handlers.thunkMemory
+            if thunk.memoryBytes == 0 {
+                unsafe record.handler = Handlers.thunkRegister
+            } else if thunk.fpu == .recorded && thunk.memoryAccess == .write {
+                unsafe record.handler = Handlers.thunkStore87
+            } else if unsafe d.pointee.meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX11 {
+                unsafe record.handler = Handlers.thunkMemoryUnaligned
+            } else {
+                unsafe record.handler = Handlers.thunkMemory
+            }
         } else if let access = unsafe VectorAccess(d, operands: operands, features: pool.cache.features) {
             if access.isUndefined { return }
             setNativeMemory()
@@ -174,12 +180,22 @@ extension CPU {
         }
     }
 
+    /// VCVTPH2PS and VCVTPS2PH, which know no #AC (SDM 2A, 2.4.11).
+    func thunkMemoryUnaligned(_ i: InstructionPointer) throws(Stop) {
+        if !checksAlignment { return unsafe try thunkMemory(i) }
+        let thunk = unsafe UnsafePointer(i.pointee.link.unsafelyUnwrapped.assumingMemoryBound(to: Thunk.self))
+        unsafe try passGate(thunk)
+        let (bytes, access) = unsafe (thunk.pointee.memoryBytes, thunk.pointee.memoryAccess)
+        unsafe try callWithBounce(thunk, i, address(i, bytes, write: access != .read), bytes, access, aligned: false)
+    }
+
     /// The operand crosses pages or is a device: by way of a buffer. A locked
     /// operation is then not atomic towards other CPUs, see M:020.
     @inline(never) private func callWithBounce(
-        _ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ address: UInt64, _ bytes: Int, _ access: Thunk.MemoryAccess
+        _ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ address: UInt64, _ bytes: Int,
+        _ access: Thunk.MemoryAccess, aligned: Bool = true
     ) throws(Stop) {
-        try checkOperand(address, bytes)
+        if aligned { try checkOperand(address, bytes) }
         if access != .read { try checkWritable(address, bytes) }
         if access != .write { unsafe try copyIn(address, bytes, core.bounce) }
         let before = unsafe core.flags
@@ -214,14 +230,14 @@ extension CPU {
     }
 
     /// An offset cut to the record's address size.
-    private func cut(_ offset: UInt64, _ i: InstructionPointer) -> UInt64 {
+    func cut(_ offset: UInt64, _ i: InstructionPointer) -> UInt64 {
         if unsafe i.pointee.options.contains(.address32) { return offset & 0xffff_ffff }
         return unsafe i.pointee.options.contains(.address16) ? offset & 0xffff : offset
     }
 
     /// Linear memory to a buffer of ours. Faults before anything is read from a device.
     func copyIn(_ address: UInt64, _ count: Int, _ buffer: UnsafeMutableRawPointer) throws(Stop) {
-        if let source = unsafe try hostOperand(address, count, write: false) {
+        if !seesEveryAccess, let source = unsafe try hostOperand(address, count, write: false) {
             unsafe buffer.copyMemory(from: source, byteCount: count)
             return
         }
@@ -237,7 +253,7 @@ extension CPU {
     }
 
     func copyOut(_ buffer: UnsafeMutableRawPointer, _ address: UInt64, _ count: Int) throws(Stop) {
-        if let target = unsafe try hostOperand(address, count, write: true) {
+        if !seesEveryAccess, let target = unsafe try hostOperand(address, count, write: true) {
             unsafe target.copyMemory(from: buffer, byteCount: count)
             return
         }
@@ -323,14 +339,16 @@ extension CPU {
         } else {
             try vectorGate(vex: access.gate.contains(.avx))
         }
+        // Of a gather each element's address is cut to the address size, else that of the whole.
+        let isGather = access.kind == .gather
+        let offset = unsafe isGather ? effectiveAddress(i) : cut(effectiveAddress(i), i)
         if access.kind == .byteStore, checksAlignment {
             // Asked of the whole, as if it were stores of eight bytes, not of the bytes that are chosen.
-            let offset = unsafe cut(effectiveAddress(i), i)
             try checkOperand(
                 linear(segment: unsafe Int(i.pointee.segment), offset, 8, write: true, long: unsafe i.pointee.options.contains(.long)), 8)
         }
-        var memory = unsafe ElementMemory(cpu: self, i: i)
-        if unsafe !access.run(&state, at: effectiveAddress(i), &memory) { throw Stop() }
+        var memory = unsafe ElementMemory(cpu: self, i: i, cutsElements: isGather)
+        if unsafe !access.run(&state, at: offset, &memory) { throw Stop() }
     }
 }
 
@@ -338,12 +356,12 @@ extension CPU {
 @safe private struct ElementMemory: VectorMemory {
     let cpu: CPU
     let i: InstructionPointer
+    let cutsElements: Bool
 
     private func linear(_ offset: UInt64, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
-        let cut = unsafe i.pointee.options.contains(.address32) ? offset & 0xffff_ffff
-            : unsafe i.pointee.options.contains(.address16) ? offset & 0xffff : offset
+        let place = unsafe cutsElements ? cpu.cut(offset, i) : offset
         return unsafe try cpu.linear(
-            segment: Int(i.pointee.segment), cut, bytes, write: write, long: i.pointee.options.contains(.long))
+            segment: Int(i.pointee.segment), place, bytes, write: write, long: i.pointee.options.contains(.long))
     }
 
     mutating func checkAddresses(_ offset: UInt64, bytes: Int) -> Bool {
@@ -373,6 +391,8 @@ extension CPU {
 extension Handlers {
     static let thunkRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkRegister(i) } }
     static let thunkMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkMemory(i) } }
+    static let thunkMemoryUnaligned: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
+        unsafe try cpu.thunkMemoryUnaligned(i) } }
     static let thunkStore87: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkStore87(i) } }
     static let vectorAccess: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.vectorAccess(i) } }
     static let extendedState: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendedState(i) } }

@@ -42,12 +42,14 @@ extension CPU {
         return try translateAndFill(address, ownAccess.union(.fetch))
     }
 
-    /// What an operand is asked before its pages are (SDM 3A, table 6-2): that
-    /// all of it be canonical, and aligned where #AC is wanted.
+    /// What an operand is asked before its pages are: that it be canonical, and
+    /// aligned where #AC is wanted. The latter comes between its first byte and its last.
     func checkOperand(_ address: UInt64, _ count: Int) throws(Stop) {
+        if checksAlignment && address & CPU.alignmentMask(count) != 0 {
+            try checkCanonical(address, 1)
+            throw fault(Vector.alignmentCheck, code: 0)
+        }
         try checkCanonical(address, count)
-        guard checksAlignment, address & CPU.alignmentMask(count) != 0 else { return }
-        throw fault(Vector.alignmentCheck, code: 0)
     }
 
     func checkCanonical(_ address: UInt64, _ count: Int) throws(Stop) {

@@ -86,6 +86,10 @@ extension Thunk {
             ZYDIS_MNEMONIC_VMINPS, ZYDIS_MNEMONIC_VMINPD, ZYDIS_MNEMONIC_VMINSS, ZYDIS_MNEMONIC_VMINSD,
             ZYDIS_MNEMONIC_VMAXPS, ZYDIS_MNEMONIC_VMAXPD, ZYDIS_MNEMONIC_VMAXSS, ZYDIS_MNEMONIC_VMAXSD:
             return none
+        case ZYDIS_MNEMONIC_VCVTPS2PH:
+            let register = unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER
+                ? operands[0].reg.value.rawValue - ZYDIS_REGISTER_XMM0.rawValue : 0
+            return (2, UInt8(truncatingIfNeeded: register), UInt8(unsafe operands[1].size / 32))
         default: break
         }
         let first = unsafe operands[0]

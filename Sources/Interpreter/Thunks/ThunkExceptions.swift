@@ -70,7 +70,7 @@ extension Thunk {
         }
 
         var raised = unsafe state.pointee.mxcsr & Self.flags
-        if underflowUnmasked, raised & 1 << 4 == 0, unsafe underflowsExactly(state) { raised |= 1 << 4 }
+        if underflowUnmasked, raised & 1 << 4 == 0, unsafe underflowsExactly(state, stored: bounce) { raised |= 1 << 4 }
         let unmasked = ~(mxcsr >> 7) & Self.flags
         // IE, DE and ZE come before the computation: if one of them stops the
         // instruction, no element gets as far as OE, UE or PE (SDM 1, 11.5.3.2).
@@ -94,17 +94,19 @@ extension Thunk {
 
     /// Masked, a tiny result raises UE only if it is inexact as well;
     /// unmasked, always (SDM 1, 4.9.1.5). The exact ones show as denormals.
-    private func underflowsExactly(_ state: UnsafeMutablePointer<VCPUState>) -> Bool {
-        let first = Int(floatRegister) * 4
+    private func underflowsExactly(
+        _ state: UnsafeMutablePointer<VCPUState>, stored: InlineArray<4, SIMD2<UInt64>>
+    ) -> Bool {
+        // As IEEE 754 lays them out: how many bits below the exponent.
+        let fraction: UInt64 = floatBytes == 8 ? 52 : floatBytes == 4 ? 23 : 10
+        let width = Int(floatBytes) * 8
+        let isStored = memoryAccess == .write || memoryAccess == .readWrite
         for element in 0..<Int(floatCount) {
-            if floatBytes == 8 {
-                let magnitude = unsafe state.pointee.ymm[first + element] & ~(1 << 63)
-                if magnitude != 0, magnitude < 1 << 52 { return true }
-            } else if floatBytes == 4 {
-                let word = unsafe state.pointee.ymm[first + element / 2]
-                let magnitude = word >> (element % 2 == 0 ? 0 : 32) & 0x7fff_ffff
-                if magnitude != 0, magnitude < 1 << 23 { return true }
-            }
+            let (index, shift) = (element * width / 64, UInt64(element * width % 64))
+            let word = unsafe isStored ? stored[index / 2][index % 2] : state.pointee.ymm[Int(floatRegister) * 4 + index]
+            // All but the sign, at the word's top.
+            let magnitude = ((word >> shift) << UInt64(64 - width)) << 1
+            if magnitude != 0, magnitude >> UInt64(65 - width) < 1 << fraction { return true }
         }
         return false
     }
