@@ -302,7 +302,7 @@ extension CPU {
         } else {
             try vectorGate(vex: access.gate.contains(.avx))
         }
-        var memory = unsafe ElementMemory(cpu: self, i: i)
+        var memory = unsafe ElementMemory(cpu: self, i: i, commits: access.kind == .gather)
         if unsafe !access.run(&state, at: effectiveAddress(i), &memory) { throw Stop() }
     }
 }
@@ -311,6 +311,8 @@ extension CPU {
 @safe private struct ElementMemory: VectorMemory {
     let cpu: CPU
     let i: InstructionPointer
+    /// What was loaded counts at once: begun again, the instruction asks for the next element.
+    let commits: Bool
 
     private func linear(_ offset: UInt64, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
         let cut = unsafe i.pointee.options.contains(.address32) ? offset & 0xffff_ffff
@@ -320,7 +322,11 @@ extension CPU {
     }
 
     mutating func load(_ offset: UInt64, bytes: Int) -> UInt64? {
-        do throws(Stop) { return try cpu.slowLoad(linear(offset, bytes, write: false), bytes) } catch { return nil }
+        do throws(Stop) {
+            let value = try cpu.slowLoad(linear(offset, bytes, write: false), bytes)
+            if commits { cpu.forgetAnswers() }
+            return value
+        } catch { return nil }
     }
     mutating func probeStore(_ offset: UInt64, bytes: Int) -> Bool {
         do throws(Stop) { try cpu.checkWritable(linear(offset, bytes, write: true), bytes); return true } catch { return false }

@@ -95,6 +95,7 @@ extension CPU {
 
     /// Forgets every translation, and every virtual address of code.
     func flushTLB() {
+        owner.largeMappings.clear()
         core.tlbGeneration &+= 1
         if core.tlbGeneration > 0xfff {
             unsafe core.tlbSets.update(repeating: TLBEntry(), count: TLBEntry.setSize * TLBEntry.setCount)
