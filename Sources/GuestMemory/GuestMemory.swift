@@ -115,8 +115,8 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
         guard contains(address, MemoryLayout<T>.size) else {
             throw GuestMemoryError(address: address, byteCount: MemoryLayout<T>.size)
         }
-        noteWrite(address, MemoryLayout<T>.size)
         unsafe (base + Int(address.rawValue)).storeBytes(of: value, as: T.self)
+        noteWrite(address, MemoryLayout<T>.size)
     }
 
     /// A private copy of guest memory.
@@ -128,8 +128,8 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     package func write(_ bytes: UnsafeRawBufferPointer, at address: GuestPhysicalAddress) throws(GuestMemoryError) {
         guard contains(address, bytes.count) else { throw GuestMemoryError(address: address, byteCount: bytes.count) }
         guard let source = bytes.baseAddress, bytes.count > 0 else { return }
-        noteWrite(address, bytes.count)
         unsafe (base + Int(address.rawValue)).copyMemory(from: source, byteCount: bytes.count)
+        noteWrite(address, bytes.count)
     }
 
     package func write(_ bytes: some Sequence<UInt8>, at address: GuestPhysicalAddress) throws(GuestMemoryError) {
@@ -151,14 +151,22 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
 
     /// Marks the page as holding code that an engine has decoded. From now on
     /// every write to it must be announced by `noteWrite`.
-    @inlinable package func markCode(page: UInt64) { unsafe codeTags[Int(page)] = 1 }
-    @inlinable package func clearCode(page: UInt64) { unsafe codeTags[Int(page)] = 0 }
-    @inlinable package func isCode(page: UInt64) -> Bool { unsafe codeTags[Int(page)] != 0 }
+    @inlinable package func markCode(page: UInt64) { if hasTag(page) { unsafe codeTags[Int(page)] = 1 } }
+    @inlinable package func clearCode(page: UInt64) { if hasTag(page) { unsafe codeTags[Int(page)] = 0 } }
+    @inlinable package func isCode(page: UInt64) -> Bool { unsafe hasTag(page) && codeTags[Int(page)] != 0 }
 
-    /// To be called before bytes change other than by a vCPU's own store: a
-    /// device's DMA, a loader. Engines hear of pages that held code.
-    @inlinable package func noteWrite(_ address: GuestPhysicalAddress, _ count: Int) {
+    /// Page numbers come from the Guest, and it may ask about any.
+    @inlinable func hasTag(_ page: UInt64) -> Bool { page < highEnd >> 12 }
+
+    /// To be called after bytes have changed other than by a vCPU's own store: a
+    /// device's DMA, a loader. Engines hear of pages that held code. Not before
+    /// the change: an engine that hears of it at once would read the old bytes
+    /// again, and keep them.
+    package func noteWrite(_ address: GuestPhysicalAddress, _ count: Int) {
         guard count > 0 else { return }
+        // ORDERING: the bytes, then our look at the marks; an engine marks a
+        // page, then reads its bytes.
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
         let last = (address.rawValue &+ UInt64(count) &- 1) >> 12
         var page = address.page
         while page <= last {
@@ -171,7 +179,7 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
         for observer in observers.withLock({ $0 }) { observer(page) }
     }
 
-    /// `observer` is called, on the writing thread, with each code page that is about to change.
+    /// `observer` is called, on the writing thread, with each code page that has changed.
     package func observeCodeWrites(_ observer: @escaping @Sendable (_ page: UInt64) -> Void) {
         observers.withLock { $0.append(observer) }
     }

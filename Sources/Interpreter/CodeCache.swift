@@ -1,6 +1,7 @@
 internal import GuestMemory
 internal import Glibc
 internal import HostInterface
+internal import Synchronization
 internal import VirtualCPU
 internal import X86
 
@@ -114,6 +115,21 @@ internal import X86
         return unsafe arena + used + 1
     }
 
+    /// To be called before the bytes of a block are read: whoever writes to the
+    /// page from now on tells us. (Who wrote before, wrote before we read.)
+    func announce(_ page: UInt64) {
+        if memory.isCode(page: page) { return }
+        memory.markCode(page: page)
+        // ORDERING: our mark, then our reads; theirs in `GuestMemory.write`: the
+        // bytes, then a look at the mark. One of the two sees the other.
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
+    }
+
+    /// There was no block after all.
+    func withdraw(_ page: UInt64) {
+        if unsafe pages[page] == nil { memory.clearCode(page: page) }
+    }
+
     /// Enters the block whose `count` records stand at the last `reserve`.
     /// `start ..< end`: the bytes of its page that it was decoded from.
     func commit(_ key: UInt64, count: Int, start: Int, end: Int) {
@@ -124,7 +140,6 @@ internal import X86
             unsafe page = known
         } else {
             unsafe page = Page(first: nil, granules: 0)
-            memory.markCode(page: pageNumber)
             onNewCodePage()
         }
         unsafe header.storeBytes(

@@ -80,7 +80,8 @@ struct LazyFlags: BitwiseCopyable {
     var pendingDebug: UInt64 = 0
 
     /// What the Host answered to the instruction that is being run again.
-    var answers = InlineArray<80, UInt64>(repeating: 0)
+    /// An XSAVE over a device asks most: its area is read, then written.
+    var answers = InlineArray<256, UInt64>(repeating: 0)
     var answerCount = 0
     var answerNext = 0
     var refused = false

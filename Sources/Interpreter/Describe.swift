@@ -1,3 +1,4 @@
+internal import GuestMemory
 internal import VirtualCPU
 internal import X86
 
@@ -28,19 +29,20 @@ extension CPU {
     private func bytesAtRIP() -> String {
         let base = unsafe core.codeSize == .bits64 ? 0 : state.segments[SegmentName.cs].base
         var text: [String] = []
-        let event = unsafe core.event
+        let event = core.event, awaitsAnswer = owner.awaitsAnswer
         for offset in 0..<UInt64(16) {
             do throws(Stop) {
-                let byte = try readPhysical(
-                    translate(wrap(base &+ state.rip &+ offset), [.implicit, .probe, .fetch]).physical, 1)
+                let physical = try translate(wrap(base &+ state.rip &+ offset), [.implicit, .probe, .fetch]).physical
+                // No device is asked: reading it could change it.
+                guard let byte = try? owner.memory.load(at: GuestPhysicalAddress(physical), as: UInt8.self) else { throw Stop() }
                 text.append((byte < 16 ? "0" : "") + String(byte, radix: 16))
             } catch {
                 text.append("??")
                 break
             }
         }
-        unsafe core.event = event
-        owner.awaitsAnswer = false
+        core.event = event
+        owner.awaitsAnswer = awaitsAnswer
         return text.joined(separator: " ")
     }
 }

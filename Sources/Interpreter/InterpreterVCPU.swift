@@ -34,6 +34,7 @@ package import X86
     // Cold parts of the core's state.
     var exit: VCPUExit = .stopped
     var awaitsAnswer = false
+    private var asksTooMuch = false
     var largeMappings = AddressSpan()
     /// PAE's four registers, loaded by MOV to CR3 (SDM 3A, 4.4.1).
     var pageDirectoryPointers: InlineArray<4, UInt64> = [0, 0, 0, 0]
@@ -74,9 +75,12 @@ package import X86
         let cpu = self.cpu
         precondition(awaitsAnswer, "an answer without a question")
         awaitsAnswer = false
-        unsafe precondition(cpu.core.answerCount < cpu.core.answers.count)
-        unsafe cpu.core.answers[cpu.core.answerCount] = value
-        unsafe cpu.core.answerCount += 1
+        guard cpu.core.answerCount < cpu.core.answers.count else {
+            asksTooMuch = true
+            return
+        }
+        cpu.core.answers[cpu.core.answerCount] = value
+        cpu.core.answerCount += 1
     }
 
     package func refuse() {
@@ -108,6 +112,7 @@ package import X86
         unsafe cpu.core.refused = false
         cpu.forgetAnswers()
         awaitsAnswer = false
+        asksTooMuch = false
         codeCache.flush()
         cpu.modeChanged()
         cpu.flushTLB()
@@ -116,6 +121,11 @@ package import X86
     package func run() -> VCPUExit {
         precondition(!awaitsAnswer, "the last exit wants an answer first")
         let cpu = self.cpu
+        if asksTooMuch {
+            asksTooMuch = false
+            cpu.forgetAnswers()
+            return .shutdown(reason: "one instruction wanted more than \(cpu.core.answers.count) answers of devices")
+        }
         while true {
             if unsafe cpu.core.event == .fault {
                 // Of a task that was just switched to. A chain of such must not keep us from stopping.
@@ -125,6 +135,7 @@ package import X86
                 }
             } else if unsafe cpu.core.answerCount > 0 || cpu.core.refused {
                 // The instruction that asked, again, with what it was told.
+                if native.isCrowded { renewCode() }
                 step(cpu)
                 if unsafe cpu.core.stepping { cpu.afterStep() }
                 if unsafe cpu.core.event == .exit && awaitsAnswer { unsafe cpu.core.answerNext = 0 } else { cpu.forgetAnswers() }
@@ -132,8 +143,10 @@ package import X86
                 return exit
             } else if unsafe cpu.core.event == .fault {
                 // An interrupt went through a task gate, to a task that cannot begin.
-            } else if unsafe cpu.core.stepping || cpu.core.shadow {
-                let shadowed = unsafe cpu.core.shadow
+            } else if native.isCrowded {
+                renewCode()
+            } else if cpu.core.stepping || cpu.core.shadow {
+                let shadowed = cpu.core.shadow
                 if let exit = cpu.beforeStep() { return exit }
                 if unsafe cpu.core.event == .lookup {
                     step(cpu)
@@ -214,7 +227,15 @@ package import X86
 
     // MARK: Code
 
-    private var mode: UInt8 { unsafe UInt8(truncatingIfNeeded: cpu.core.modeKey & 3) }
+    /// Begins anew with decoded code and thunks. Only between two chains: no
+    /// record may be in use.
+    private func renewCode() {
+        codeCache.flush()
+        unsafe straddling = straddling.map { unsafe Straddler(records: $0.records) }
+        native.removeAll()
+    }
+
+    private var mode: UInt8 { UInt8(truncatingIfNeeded: cpu.core.modeKey & 3) }
 
     /// The linear address of RIP; #GP where code may not be.
     private func linearRIP(_ cpu: CPU) throws(Stop) -> UInt64 {
@@ -231,11 +252,6 @@ package import X86
     /// The record for RIP, decoded now if need be, and entered in the jump cache.
     private func lookup(_ cpu: CPU) throws(Stop) -> UnsafeRawPointer {
         let rip = cpu.state.rip
-        if native.isCrowded {
-            codeCache.flush()
-            unsafe straddling = straddling.map { unsafe Straddler(records: $0.records) }
-            native.removeAll()
-        }
         let linear = try linearRIP(cpu)
         let codePage = rip &- (linear & 0xfff)
         let physical = try cpu.translateFetch(linear)
@@ -257,7 +273,9 @@ package import X86
         let cpu = self.cpu
         let generation = unsafe cpu.core.codeGeneration
         cpu.state.rip = target
-        unsafe cpu.core.event = .lookup
+        cpu.core.event = .lookup
+        // A program that keeps rewriting itself must come by `run`, where room is made.
+        if native.isCrowded { return nil }
         let offset = target &- cpu[AddressSlot.codePage]
         do throws(Stop) {
             let linear = try linearRIP(cpu)
@@ -283,6 +301,7 @@ package import X86
         let pageAddress = GuestPhysicalAddress(physical & ~0xfff)
         guard let page = unsafe memory.hostPointer(pageAddress, 4096) else { throw noCode(cpu, physical) }
         let records = unsafe codeCache.reserve()
+        codeCache.announce(pageAddress.page)
         let start = Int(physical & 0xfff)
         var offset = start
         var count = 0
@@ -296,7 +315,11 @@ package import X86
             unsafe offset += Int(lowering.record.length)
             if lowering.endsBlock { break }
         }
-        if count == 0 { return nil }
+        if count == 0 {
+            codeCache.withdraw(pageAddress.page)
+            return nil
+        }
+        decodedInstructions += UInt64(count)
         unsafe (records + count).initialize(to: endRecord(offset))
         unsafe (records + count).pointee.spare = Instruction.linkable
         codeCache.commit(key, count: count + 1, start: start, end: max(offset, start + 1))
@@ -331,8 +354,8 @@ package import X86
             }
         }
         var lowering = Lowering(decoder, size, offset: offset)
-        if unsafe features.offers(decoder.instruction.pointee.meta.isa_set) {
-            if let entry = unsafe table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
+        if unsafe features.offers(decoder.instruction.pointee.meta.isa_set) || lowering.isHypercall {
+            if let entry = table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
                 unsafe lowering.record.handler = handler
             } else {
                 unsafe lowering.lowerToThunk(native, bytes: copy)
@@ -429,9 +452,10 @@ package import X86
 
 /// Pages of code that other threads wrote to.
 private final class WrittenPages: Sendable {
-    private let pages = Mutex<[UInt64]>([])
-    func add(_ page: UInt64) { pages.withLock { $0.append(page) } }
-    func take() -> [UInt64] {
+    // A set: while the vCPU sleeps, a device may write one page any number of times.
+    private let pages = Mutex<Set<UInt64>>([])
+    func add(_ page: UInt64) { pages.withLock { _ = $0.insert(page) } }
+    func take() -> Set<UInt64> {
         pages.withLock { pages in
             let taken = pages
             pages.removeAll()
@@ -448,7 +472,11 @@ extension Lowering {
             && (d.pointee.opcode == 0x0d || d.pointee.opcode >= 0x18 && d.pointee.opcode <= 0x1f)
     }
 
-    var isBranch: Bool { unsafe record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
+    /// VMCALL and VMMCALL belong to sets that are not shown; but the leaves of
+    /// a hypervisor are, and with them come its calls, in either vendor's form.
+    var isHypercall: Bool { mnemonic == ZYDIS_MNEMONIC_VMCALL || mnemonic == ZYDIS_MNEMONIC_VMMCALL }
+
+    var isBranch: Bool { record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
 }
 
 extension Handlers {

@@ -74,13 +74,15 @@ extension CPU {
         var table = table
         var level = level
         var rights = initial
-        let noExecuteEnabled = state.efer & EFER.noExecuteEnable != 0
+        // In PAE entries bits 62…52 are reserved too, in 4-level ones software's (SDM 3A, tables 4-8 to 4-11).
+        var alwaysReserved = PhysicalAddress.reserved
+        if level == 2 { alwaysReserved |= 0x7ff0_0000_0000_0000 }
+        if state.efer & EFER.noExecuteEnable == 0 { alwaysReserved |= PageEntry.noExecute }
         while true {
             let slot = table &+ (address >> UInt64(3 + 9 * level) & 0x1ff) &* 8
             var entry = readEntry(slot)
             if entry & PageEntry.present == 0 { throw pageFault(address, code: code(access, present: false)) }
-            var reserved = PhysicalAddress.reserved
-            if !noExecuteEnabled { reserved |= PageEntry.noExecute }
+            var reserved = alwaysReserved
             let isLarge = entry & PageEntry.large != 0 && (level == 2 || level == 3)
             if entry & PageEntry.large != 0 && level == 4 { reserved |= PageEntry.large }
             if isLarge { reserved |= (1 << UInt64(3 + 9 * level)) &- 0x2000 & ~0xfff }

@@ -339,16 +339,8 @@ extension CPU {
         } else {
             try vectorGate(vex: access.gate.contains(.avx))
         }
-        // Of a gather each element's address is cut to the address size, else that of the whole.
-        let isGather = access.kind == .gather
-        let offset = unsafe isGather ? effectiveAddress(i) : cut(effectiveAddress(i), i)
-        if access.kind == .byteStore, checksAlignment {
-            // Asked of the whole, as if it were stores of eight bytes, not of the bytes that are chosen.
-            try checkOperand(
-                linear(segment: unsafe Int(i.pointee.segment), offset, 8, write: true, long: unsafe i.pointee.options.contains(.long)), 8)
-        }
-        var memory = unsafe ElementMemory(cpu: self, i: i, cutsElements: isGather)
-        if unsafe !access.run(&state, at: offset, &memory) { throw Stop() }
+        var memory = unsafe ElementMemory(cpu: self, i: i, commits: access.kind == .gather)
+        if unsafe !access.run(&state, at: effectiveAddress(i), &memory) { throw Stop() }
     }
 }
 
@@ -356,7 +348,8 @@ extension CPU {
 @safe private struct ElementMemory: VectorMemory {
     let cpu: CPU
     let i: InstructionPointer
-    let cutsElements: Bool
+    /// What was loaded counts at once: begun again, the instruction asks for the next element.
+    let commits: Bool
 
     private func linear(_ offset: UInt64, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
         let place = unsafe cutsElements ? cpu.cut(offset, i) : offset
@@ -369,10 +362,9 @@ extension CPU {
     }
     mutating func load(_ offset: UInt64, bytes: Int) -> UInt64? {
         do throws(Stop) {
-            let address = try linear(offset, bytes, write: false)
-            try cpu.checkReadable(address, bytes)
-            if unsafe cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: false) }
-            return try cpu.read(address, bytes, cpu.ownAccess)
+            let value = try cpu.slowLoad(linear(offset, bytes, write: false), bytes)
+            if commits { cpu.forgetAnswers() }
+            return value
         } catch { return nil }
     }
     mutating func probeStore(_ offset: UInt64, bytes: Int) -> Bool {

@@ -203,7 +203,8 @@ extension CPU {
         try checkOperand(address, count)
         if unsafe core.watching { return nil }
         let physical = try translateAndFill(address, write ? ownAccess.union(.write) : ownAccess)
+        guard let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(physical), count) else { return nil }
         if write && owner.memory.isCode(page: physical >> 12) { owner.codeCache.written(physical, count) }
-        return unsafe owner.memory.hostPointer(GuestPhysicalAddress(physical), count)
+        return unsafe pointer
     }
 }

@@ -32,6 +32,9 @@ package struct CPUFeatures: Sendable {
     /// Whether instructions of this set may be used; others are invalid opcodes.
     package func offers(_ set: ZydisISASet) -> Bool { offered[Int(set.rawValue)] }
 
+    /// Whose manual is followed where the vendors differ: GenuineIntel's, or AMD's for all others.
+    package var isIntel: Bool { host.isIntel }
+
     /// XCR0 bits that the Guest may set: x87, SSE, and AVX where it is.
     package var xcr0Mask: UInt64 { sets.contains(.avx) ? 7 : 3 }
 
@@ -40,7 +43,6 @@ package struct CPUFeatures: Sendable {
         CR4.timeStampDisable | CR4.debuggingExtensions | CR4.pageSizeExtensions | CR4.physicalAddressExtension
             | CR4.machineCheck | CR4.globalPages | CR4.performanceCounters | CR4.osFXSR | CR4.osXMMExceptions | CR4.umip
             | CR4.fsGSBase | CR4.pcid | CR4.osXSave | CR4.smep | CR4.smap
-            | CR4.virtual8086Extensions | CR4.protectedModeVirtualInterrupts
     }
 
     /// IA32_ARCH_CAPABILITIES: there is no speculation here that a Guest would

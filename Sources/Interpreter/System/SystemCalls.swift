@@ -53,9 +53,15 @@ extension CPU {
         modeChanged()
     }
 
-    /// SDM 2B, "SYSCALL"; outside 64-bit mode as AMD has it (APM 3, "SYSCALL").
-    func systemCall(_ i: InstructionPointer) throws(Stop) {
+    /// SYSCALL and SYSRET need EFER.SCE, protected mode for AMD (APM 3), and
+    /// 64-bit mode for Intel (SDM 2B).
+    private func requireSystemCalls() throws(Stop) {
         if state.efer & EFER.systemCallEnable == 0 || !isProtected { throw undefined() }
+        if owner.features.isIntel && core.codeSize != .bits64 { throw undefined() }
+    }
+
+    func systemCall(_ i: InstructionPointer) throws(Stop) {
+        try requireSystemCalls()
         let selector = UInt16(truncatingIfNeeded: state.star >> 32) & 0xfffc
         unsafe self[Register.rcx] = nextRIP(i)
         let trapped = state.rflags & RFlags.trap != 0
@@ -75,8 +81,8 @@ extension CPU {
     }
 
     func systemReturn(_ i: InstructionPointer) throws(Stop) {
-        if state.efer & EFER.systemCallEnable == 0 || !isProtected { throw undefined() }
-        if unsafe core.privilege != 0 { throw generalProtection() }
+        try requireSystemCalls()
+        if core.privilege != 0 { throw generalProtection() }
         let long = unsafe i.pointee.operandBytes == 8
         let base = UInt16(truncatingIfNeeded: state.star >> 48)
         if long {
