@@ -76,6 +76,11 @@ let package = Package(
         .target(name: "COracle"),
         room("CPUOracle", ["COracle", "CZydis"]),
 
+        // The part of `make bench` that looks inside the engine.
+        .executableTarget(
+            name: "RoostBench", dependencies: ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            path: "Benchmarks/RoostBench", swiftSettings: settings),
+
         tests("CPUOracle", ["CPUOracle"]),
         tests("Conformance", ["CPUOracle", "Interpreter", "VirtualCPU", "X86", "GuestMemory"]),
     ]

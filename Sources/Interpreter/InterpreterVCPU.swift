@@ -39,6 +39,9 @@ package import X86
     /// PAE's four registers, loaded by MOV to CR3 (SDM 3A, 4.4.1).
     var pageDirectoryPointers: InlineArray<4, UInt64> = [0, 0, 0, 0]
 
+    /// Instructions that were run one at a time, to their end.
+    private var completedSteps: UInt64 = 0
+
     package init(
         memory: GuestMemory, requests: VCPURequests, interruptController: (any InterruptController)?,
         features: CPUFeatures = .forThisHost
@@ -119,14 +122,29 @@ package import X86
     }
 
     package func run() -> VCPUExit {
+        while true {
+            if let exit = run(until: nil) { return exit }
+        }
+    }
+
+    /// Runs at most so many instructions, each looked up by itself: slow, but
+    /// it stops just where it is told, and counts. For measuring, and for
+    /// running beside another engine.
+    ///
+    /// An instruction is `executed` when it is done: one that faults is not, one
+    /// that asks for something is when it has its answer. A repeated string
+    /// instruction counts once for each stretch between interrupts.
+    package func run(atMost instructions: UInt64) -> (exit: VCPUExit?, executed: UInt64) {
+        let start = completedSteps
+        let exit = run(until: start &+ instructions)
+        return (exit, completedSteps &- start)
+    }
+
+    /// The loop of both; nil when `completedSteps` has reached the limit.
+    private func run(until limit: UInt64?) -> VCPUExit? {
         precondition(!awaitsAnswer, "the last exit wants an answer first")
         let cpu = self.cpu
-        if asksTooMuch {
-            asksTooMuch = false
-            cpu.forgetAnswers()
-            return .shutdown(reason: "one instruction wanted more than \(cpu.core.answers.count) answers of devices")
-        }
-        while true {
+        while completedSteps != limit {
             if unsafe cpu.core.event == .fault {
                 // Of a task that was just switched to. A chain of such must not keep us from stopping.
                 if requests.pending.contains(.stop) {
@@ -153,6 +171,8 @@ package import X86
                     if shadowed { cpu.endShadow() }
                     cpu.afterStep()
                 }
+            } else if limit != nil {
+                step(cpu)
             } else {
                 runChain(cpu)
             }
@@ -167,6 +187,7 @@ package import X86
                 if let reason = cpu.deliverFault() { return .shutdown(reason: reason) }
             }
         }
+        return nil
     }
 
     /// Requests of other threads; an interrupt is delivered here.
@@ -222,6 +243,7 @@ package import X86
                 unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
                 unsafe cpu.core.event = .lookup
             }
+            if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
         } catch {}
     }
 
