@@ -29,7 +29,7 @@ extension CPU {
     private func bytesAtRIP() -> String {
         let base = unsafe core.codeSize == .bits64 ? 0 : state.segments[SegmentName.cs].base
         var text: [String] = []
-        let event = core.event, awaitsAnswer = owner.awaitsAnswer
+        let event = unsafe core.event, awaitsAnswer = owner.awaitsAnswer
         for offset in 0..<UInt64(16) {
             do throws(Stop) {
                 let physical = try translate(wrap(base &+ state.rip &+ offset), [.implicit, .probe, .fetch]).physical
@@ -41,7 +41,7 @@ extension CPU {
                 break
             }
         }
-        core.event = event
+        unsafe core.event = event
         owner.awaitsAnswer = awaitsAnswer
         return text.joined(separator: " ")
     }

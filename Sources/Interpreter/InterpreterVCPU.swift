@@ -78,12 +78,12 @@ package import X86
         let cpu = self.cpu
         precondition(awaitsAnswer, "an answer without a question")
         awaitsAnswer = false
-        guard cpu.core.answerCount < cpu.core.answers.count else {
+        guard unsafe cpu.core.answerCount < cpu.core.answers.count else {
             asksTooMuch = true
             return
         }
-        cpu.core.answers[cpu.core.answerCount] = value
-        cpu.core.answerCount += 1
+        unsafe cpu.core.answers[cpu.core.answerCount] = value
+        unsafe cpu.core.answerCount += 1
     }
 
     package func refuse() {
@@ -163,8 +163,8 @@ package import X86
                 // An interrupt went through a task gate, to a task that cannot begin.
             } else if native.isCrowded {
                 renewCode()
-            } else if cpu.core.stepping || cpu.core.shadow {
-                let shadowed = cpu.core.shadow
+            } else if unsafe cpu.core.stepping || cpu.core.shadow {
+                let shadowed = unsafe cpu.core.shadow
                 if let exit = cpu.beforeStep() { return exit }
                 if unsafe cpu.core.event == .lookup {
                     step(cpu)
@@ -257,7 +257,7 @@ package import X86
         native.removeAll()
     }
 
-    private var mode: UInt8 { UInt8(truncatingIfNeeded: cpu.core.modeKey & 3) }
+    private var mode: UInt8 { unsafe UInt8(truncatingIfNeeded: cpu.core.modeKey & 3) }
 
     /// The linear address of RIP; #GP where code may not be.
     private func linearRIP(_ cpu: CPU) throws(Stop) -> UInt64 {
@@ -295,7 +295,7 @@ package import X86
         let cpu = self.cpu
         let generation = unsafe cpu.core.codeGeneration
         cpu.state.rip = target
-        cpu.core.event = .lookup
+        unsafe cpu.core.event = .lookup
         // A program that keeps rewriting itself must come by `run`, where room is made.
         if native.isCrowded { return nil }
         let offset = target &- cpu[AddressSlot.codePage]
@@ -341,7 +341,6 @@ package import X86
             codeCache.withdraw(pageAddress.page)
             return nil
         }
-        decodedInstructions += UInt64(count)
         unsafe (records + count).initialize(to: endRecord(offset))
         unsafe (records + count).pointee.spare = Instruction.linkable
         codeCache.commit(key, count: count + 1, start: start, end: max(offset, start + 1))
@@ -377,7 +376,7 @@ package import X86
         }
         var lowering = Lowering(decoder, size, offset: offset)
         if unsafe features.offers(decoder.instruction.pointee.meta.isa_set) || lowering.isHypercall {
-            if let entry = table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
+            if let entry = unsafe table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
                 unsafe lowering.record.handler = handler
             } else {
                 unsafe lowering.lowerToThunk(native, bytes: copy)
@@ -498,7 +497,7 @@ extension Lowering {
     /// a hypervisor are, and with them come its calls, in either vendor's form.
     var isHypercall: Bool { mnemonic == ZYDIS_MNEMONIC_VMCALL || mnemonic == ZYDIS_MNEMONIC_VMMCALL }
 
-    var isBranch: Bool { record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
+    var isBranch: Bool { unsafe record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
 }
 
 extension Handlers {

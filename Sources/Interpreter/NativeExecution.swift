@@ -339,8 +339,16 @@ extension CPU {
         } else {
             try vectorGate(vex: access.gate.contains(.avx))
         }
-        var memory = unsafe ElementMemory(cpu: self, i: i, commits: access.kind == .gather)
-        if unsafe !access.run(&state, at: effectiveAddress(i), &memory) { throw Stop() }
+        // Of a gather each element's address is cut to the address size, else that of the whole.
+        let isGather = access.kind == .gather
+        let offset = unsafe isGather ? effectiveAddress(i) : cut(effectiveAddress(i), i)
+        if access.kind == .byteStore, checksAlignment {
+            // Asked of the whole, as if it were stores of eight bytes, not of the bytes that are chosen.
+            try checkOperand(
+                linear(segment: unsafe Int(i.pointee.segment), offset, 8, write: true, long: unsafe i.pointee.options.contains(.long)), 8)
+        }
+        var memory = unsafe ElementMemory(cpu: self, i: i, cutsElements: isGather)
+        if !access.run(&state, at: offset, &memory) { throw Stop() }
     }
 }
 
@@ -348,8 +356,8 @@ extension CPU {
 @safe private struct ElementMemory: VectorMemory {
     let cpu: CPU
     let i: InstructionPointer
-    /// What was loaded counts at once: begun again, the instruction asks for the next element.
-    let commits: Bool
+    /// A gather, each of whose addresses is cut to the address size.
+    let cutsElements: Bool
 
     private func linear(_ offset: UInt64, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
         let place = unsafe cutsElements ? cpu.cut(offset, i) : offset
@@ -362,8 +370,12 @@ extension CPU {
     }
     mutating func load(_ offset: UInt64, bytes: Int) -> UInt64? {
         do throws(Stop) {
-            let value = try cpu.slowLoad(linear(offset, bytes, write: false), bytes)
-            if commits { cpu.forgetAnswers() }
+            let address = try linear(offset, bytes, write: false)
+            try cpu.checkReadable(address, bytes)
+            if unsafe cpu.core.watching { cpu.owner.noteWatched(address, bytes, write: false) }
+            let value = try cpu.read(address, bytes, cpu.ownAccess)
+            // Of a gather what was loaded counts at once: begun again, it asks for the next element.
+            if cutsElements { cpu.forgetAnswers() }
             return value
         } catch { return nil }
     }

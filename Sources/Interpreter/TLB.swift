@@ -96,8 +96,8 @@ extension CPU {
     /// Forgets every translation, and every virtual address of code.
     func flushTLB() {
         owner.largeMappings.clear()
-        core.tlbGeneration &+= 1
-        if core.tlbGeneration > 0xfff {
+        unsafe core.tlbGeneration &+= 1
+        if unsafe core.tlbGeneration > 0xfff {
             unsafe core.tlbSets.update(repeating: TLBEntry(), count: TLBEntry.setSize * TLBEntry.setCount)
             unsafe core.tlbGeneration = 1
         }

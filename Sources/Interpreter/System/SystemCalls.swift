@@ -57,7 +57,7 @@ extension CPU {
     /// 64-bit mode for Intel (SDM 2B).
     private func requireSystemCalls() throws(Stop) {
         if state.efer & EFER.systemCallEnable == 0 || !isProtected { throw undefined() }
-        if owner.features.isIntel && core.codeSize != .bits64 { throw undefined() }
+        if unsafe owner.features.isIntel && core.codeSize != .bits64 { throw undefined() }
     }
 
     func systemCall(_ i: InstructionPointer) throws(Stop) {
@@ -82,7 +82,7 @@ extension CPU {
 
     func systemReturn(_ i: InstructionPointer) throws(Stop) {
         try requireSystemCalls()
-        if core.privilege != 0 { throw generalProtection() }
+        if unsafe core.privilege != 0 { throw generalProtection() }
         let long = unsafe i.pointee.operandBytes == 8
         let base = UInt16(truncatingIfNeeded: state.star >> 48)
         if long {
