@@ -19,7 +19,7 @@ DEPENDENCIES := \
 	$(INCLUDE)/zlib.h:zlib1g-dev
 MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
 
-.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-boot check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -70,12 +70,21 @@ test-thorough: deps ## the same with more random cases, and slower boots
 bench: build ## measures, and writes the figures to SPECIFICATION.md
 	@if [ -x Benchmarks/run ]; then Benchmarks/run; else echo 'make: nothing to measure yet (Benchmarks/run)' >&2; exit 1; fi
 
-fuzz-cpu: deps ## instructions against this machine's own CPU, for as long as you like (SECONDS=600)
-	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter Oracle $(FLAGS)
+fuzz-cpu: deps ## instructions against this machine's own CPU (CASES=20000000, ONLY='shld,pcmp*', SEED=1)
+	ROOST_CASES=$(or $(CASES),20000000) $(if $(ONLY),ROOST_ONLY='$(ONLY)') $(if $(SEED),ROOST_SEED=$(SEED)) \
+	$(SWIFT) test -c release --filter interpreterAgrees $(FLAGS)
 
-fuzz-boot: deps ## the loaders under libFuzzer (SECONDS=600)
-	ROOST_FUZZ=1 $(SWIFT) build --scratch-path .build-fuzz --sanitize fuzzer --product FuzzBoot
-	mkdir -p fuzz-out && .build-fuzz/debug/FuzzBoot -max_total_time=$(or $(SECONDS),600) fuzz-out
+fuzz-guest: deps ## random code, page tables and devices against the Host (SECONDS=600)
+	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter HostileGuest $(FLAGS)
+
+# SwiftPM links libFuzzer, which comes with the toolchain; FuzzBoot is in the manifest only when ROOST_FUZZ is set.
+fuzz-boot: deps ## each loader under libFuzzer (SECONDS=60 for each)
+	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzBoot
+	@for loader in bzimage payload elf pvh multiboot any; do \
+		mkdir -p fuzz-out/$$loader; seeds=Fuzz/Boot/seeds/$$loader; [ -d $$seeds ] || seeds=; \
+		LOADER=$$loader .build-fuzz/release/FuzzBoot -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
+			-max_len=4096 -artifact_prefix=fuzz-out/ fuzz-out/$$loader $$seeds || exit 1; \
+	done
 
 check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages
 	$(SWIFT) build -c release --build-tests -Xswiftc -warnings-as-errors
