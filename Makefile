@@ -94,7 +94,7 @@ contents: ## refreshes the table of contents in JOURNEY.md
 	@sed '/^| [A-Z]:[0-9][0-9][0-9] /d' JOURNEY.md > JOURNEY.md.new && tools/extract --contents >> JOURNEY.md.new && mv JOURNEY.md.new JOURNEY.md
 
 format: ## formats the Swift sources
-	$(SWIFT) format --in-place --recursive Sources Tests Package.swift
+	$(SWIFT) format --in-place --recursive Sources Tests Benchmarks Package.swift
 
 clean: ## removes what was built
 	rm -rf .build .build-fuzz
