@@ -19,7 +19,7 @@ DEPENDENCIES := \
 	$(INCLUDE)/zlib.h:zlib1g-dev
 MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
 
-.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-boot check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -72,6 +72,9 @@ bench: build ## measures, and writes the figures to SPECIFICATION.md
 
 fuzz-cpu: deps ## instructions against this machine's own CPU, for as long as you like (SECONDS=600)
 	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter Oracle $(FLAGS)
+
+fuzz-guest: deps ## Guests made of noise, in every mode of the CPU (SECONDS=600)
+	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter HostileGuest $(FLAGS)
 
 fuzz-boot: deps ## the loaders under libFuzzer (SECONDS=600)
 	ROOST_FUZZ=1 $(SWIFT) build --scratch-path .build-fuzz --sanitize fuzzer --product FuzzBoot
