@@ -74,7 +74,7 @@ fuzz-cpu: deps ## instructions against this machine's own CPU (CASES=20000000, O
 	ROOST_CASES=$(or $(CASES),20000000) $(if $(ONLY),ROOST_ONLY='$(ONLY)') $(if $(SEED),ROOST_SEED=$(SEED)) \
 	$(SWIFT) test -c release --filter interpreterAgrees $(FLAGS)
 
-fuzz-guest: deps ## random code, page tables and devices against the Host (SECONDS=600)
+fuzz-guest: deps ## Guests made of noise, in every mode of the CPU (SECONDS=600)
 	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter HostileGuest $(FLAGS)
 
 # SwiftPM links libFuzzer, which comes with the toolchain; FuzzBoot is in the manifest only when ROOST_FUZZ is set.

@@ -72,6 +72,7 @@ let package = Package(
         tests(
             "PlatformBoot",
             ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
+        tests("HostileGuest", ["CPUOracle", "Interpreter", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         // The host's CPU as a judge of engines; tests, fuzzers and benches only.
         .target(name: "COracle"),
         room("CPUOracle", ["COracle", "CZydis"]),

@@ -31,12 +31,50 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     }
 }
 
+/// Where a Guest's RAM is, as plain values: for an engine's inner parts, which
+/// must not count references. Good for as long as its `GuestMemory` lives.
+@safe @frozen package struct RAMView: BitwiseCopyable, @unchecked Sendable {
+    @usableFromInline let base: UnsafeMutableRawPointer
+    @usableFromInline let codeTags: UnsafeMutablePointer<UInt8>
+    @usableFromInline let lowEnd: UInt64
+    @usableFromInline let highEnd: UInt64
+
+    init(_ base: UnsafeMutableRawPointer, _ codeTags: UnsafeMutablePointer<UInt8>, _ lowEnd: UInt64, _ highEnd: UInt64) {
+        unsafe (self.base, self.codeTags) = (base, codeTags)
+        (self.lowEnd, self.highEnd) = (lowEnd, highEnd)
+    }
+
+    /// See `GuestMemory.contains`.
+    @inlinable @inline(__always) package func contains(_ address: GuestPhysicalAddress, _ count: Int) -> Bool {
+        let start = address.rawValue
+        let length = UInt64(truncatingIfNeeded: count)
+        if length <= lowEnd && start <= lowEnd &- length { return true }
+        return start >= GuestMemory.holeEnd && length <= highEnd && start <= highEnd &- length
+    }
+
+    /// See `GuestMemory.hostPointer`.
+    @inlinable @inline(__always) package func hostPointer(
+        _ address: GuestPhysicalAddress, _ count: Int
+    ) -> UnsafeMutableRawPointer? {
+        contains(address, count) ? unsafe base + Int(truncatingIfNeeded: address.rawValue) : nil
+    }
+
+    @inlinable @inline(__always) package func isCode(page: UInt64) -> Bool {
+        unsafe codeTags[Int(truncatingIfNeeded: page)] != 0
+    }
+
+    /// The guest-physical address of a host address inside the range.
+    @inlinable @inline(__always) package func guestAddress(ofHost address: UInt) -> GuestPhysicalAddress {
+        unsafe GuestPhysicalAddress(UInt64(address &- UInt(bitPattern: base)))
+    }
+}
+
 /// All RAM of one Guest. Any thread may use it; the Guest does so at any time.
 @safe package final class GuestMemory: @unchecked Sendable {
-    package static let pageSize = 4096
+    @inlinable @inline(__always) package static var pageSize: Int { 4096 }
     /// Where low RAM must end and the device windows begin.
-    package static let holeStart: UInt64 = 3 << 30
-    package static let holeEnd: UInt64 = 4 << 30
+    @inlinable @inline(__always) package static var holeStart: UInt64 { 3 << 30 }
+    @inlinable @inline(__always) package static var holeEnd: UInt64 { 4 << 30 }
 
     /// Host address of guest-physical 0. Only where `contains` says so is there memory.
     @usableFromInline let base: UnsafeMutableRawPointer
@@ -71,6 +109,7 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
         let tags = unsafe mmap(nil, tagBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         guard let tags = unsafe tags, unsafe tags != MAP_FAILED else { throw HostError("cannot map page tags", errno: .current) }
         unsafe codeTags = tags.assumingMemoryBound(to: UInt8.self)
+        ramView = unsafe RAMView(base, codeTags, lowEnd, highEnd)
         self.range = range
         self.file = file
     }
@@ -80,24 +119,20 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     /// The memfd behind RAM, in the order low RAM, high RAM without the hole.
     package var fileDescriptor: Int32 { file.descriptor.rawValue }
 
+    /// The same as plain values.
+    @inlinable package var view: RAMView { ramView }
+    @usableFromInline let ramView: RAMView
+
     /// Whether all of `count` bytes from `address` are RAM.
     @inlinable package func contains(_ address: GuestPhysicalAddress, _ count: Int) -> Bool {
-        let start = address.rawValue
-        let length = UInt64(truncatingIfNeeded: count)
-        if length <= lowEnd && start <= lowEnd &- length { return true }
-        return start >= Self.holeEnd && length <= highEnd && start <= highEnd &- length
+        ramView.contains(address, count)
     }
 
     /// Where the Host sees these bytes. The caller must not outlive the
     /// memory, and must expect the bytes to change at any time. Writing here
     /// goes around `noteWrite`.
     @inlinable package func hostPointer(_ address: GuestPhysicalAddress, _ count: Int) -> UnsafeMutableRawPointer? {
-        contains(address, count) ? unsafe base + Int(address.rawValue) : nil
-    }
-
-    /// The guest-physical address of a host address inside the range.
-    @inlinable package func guestAddress(ofHost address: UInt) -> GuestPhysicalAddress {
-        unsafe GuestPhysicalAddress(UInt64(address &- UInt(bitPattern: base)))
+        unsafe ramView.hostPointer(address, count)
     }
 
     @inlinable package func load<T: BitwiseCopyable>(

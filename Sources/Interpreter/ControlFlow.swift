@@ -66,6 +66,8 @@ extension CPU {
 extension Instruction {
     /// `spare` of a branch in a block; one that is run from elsewhere has 0.
     static let linkable: UInt32 = 1
+    /// `mnemonic` of a dead record that leads on to its successor.
+    static let forwarding = UInt16.max
 }
 
 extension LoweringTable {
@@ -299,12 +301,23 @@ extension Handlers {
         if unsafe i.pointee.offset < 4096, let record = unsafe cpu.owner.link(i, to: rip) {
             if unsafe i.pointee.link == UnsafeMutableRawPointer(mutating: record) {
                 unsafe UnsafeMutablePointer(mutating: i).pointee.handler = Handlers.forward
+                unsafe UnsafeMutablePointer(mutating: i).pointee.mnemonic = Instruction.forwarding
             }
             return unsafe record
         }
         cpu.state.rip = rip
         return nil } }
-    /// What `stale` becomes when it knows its successor.
-    static let forward: Handler = { unsafe UnsafeRawPointer($1.assumingMemoryBound(to: Instruction.self).pointee.link) }
+    /// What `stale` becomes when it knows its successor. The successor may die
+    /// too, and so on: a program that rewrites its loop at every pass would make
+    /// a chain of ever more such records, did not each skip its next on the way.
+    static let forward: Handler = {
+        let record = unsafe UnsafeMutableRawPointer(mutating: $1).assumingMemoryBound(to: Instruction.self)
+        if let next = unsafe record.pointee.link?.assumingMemoryBound(to: Instruction.self),
+            unsafe next.pointee.mnemonic == Instruction.forwarding
+        {
+            unsafe record.pointee.link = next.pointee.link
+        }
+        return unsafe UnsafeRawPointer(record.pointee.link)
+    }
 }
 //:

@@ -46,8 +46,8 @@ struct LazyFlags: BitwiseCopyable {
     var codeSize: CodeSize = .bits16
     /// Requests that would be heeded now.
     var pollMask: UInt32 = 0
-    /// Instruction classes that trap, by `CPU.Gate`.
-    var closedGates: UInt32 = 0
+    /// The `Thunk.Gate`s that would fault now, `waitsForFPU` apart: that one asks the x87 itself.
+    var closedGates: UInt8 = 0
     /// TF is set or an instruction breakpoint armed: run one instruction at a time.
     var stepping = false
     /// Data or I/O breakpoints are armed.
@@ -86,7 +86,14 @@ struct LazyFlags: BitwiseCopyable {
     var answerNext = 0
     var refused = false
 
+    /// PAE's four registers, loaded by MOV to CR3 (SDM 3A, 4.4.1).
+    var pageDirectoryPointers: InlineArray<4, UInt64> = [0, 0, 0, 0]
+    var largeMappings = AddressSpan()
+
     // MARK: Fixed for the engine's life
+
+    /// `owner.memory`, without counting references.
+    let ram: RAMView
 
     let requests: UnsafeMutablePointer<Atomic<UInt32>>
     let tlbSets: UnsafeMutablePointer<TLBEntry>
@@ -97,7 +104,8 @@ struct LazyFlags: BitwiseCopyable {
 
     static let bounceBytes = 4096
 
-    init(owner: InterpreterVCPU, requests: VCPURequests) {
+    init(owner: InterpreterVCPU, memory: GuestMemory, requests: VCPURequests) {
+        unsafe ram = memory.view
         unsafe self.owner = owner
         unsafe self.requests = requests.word
         unsafe tlbSets = .allocate(capacity: TLBEntry.setSize * TLBEntry.setCount)

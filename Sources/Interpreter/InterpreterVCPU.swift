@@ -35,9 +35,6 @@ package import X86
     var exit: VCPUExit = .stopped
     var awaitsAnswer = false
     private var asksTooMuch = false
-    var largeMappings = AddressSpan()
-    /// PAE's four registers, loaded by MOV to CR3 (SDM 3A, 4.4.1).
-    var pageDirectoryPointers: InlineArray<4, UInt64> = [0, 0, 0, 0]
 
     /// Instructions that were run one at a time, to their end.
     private var completedSteps: UInt64 = 0
@@ -53,7 +50,7 @@ package import X86
         codeCache = unsafe CodeCache(memory: memory, stale: Handlers.stale)
         unsafe scratch = .allocate(capacity: 2)
         unsafe coreStorage = .allocate(capacity: 1)
-        unsafe coreStorage.initialize(to: Core(owner: self, requests: requests))
+        unsafe coreStorage.initialize(to: Core(owner: self, memory: memory, requests: requests))
         let cpu = self.cpu
         codeCache.onNewCodePage = { cpu.flushTLB() }
         codeCache.onFlush = { cpu.forgetJumps() }

@@ -43,7 +43,7 @@ extension CPU {
             return Translation(physical: address & 0xffff_ffff, writable: true, large: false)
         case .bits32: return try walk32(address & 0xffff_ffff, access)
         case .pae:
-            let entry = owner.pageDirectoryPointers[Int(truncatingIfNeeded: address >> 30 & 3)]
+            let entry = unsafe core.pageDirectoryPointers[Int(truncatingIfNeeded: address >> 30 & 3)]
             if entry & PageEntry.present == 0 { throw pageFault(address & 0xffff_ffff, code: code(access, present: false)) }
             return try walk64(
                 address & 0xffff_ffff, access, table: entry & PhysicalAddress.frame, level: 2,
@@ -97,7 +97,7 @@ extension CPU {
                     guard updateEntry(slot, &entry, wanted) else { return try translate(address, access) }
                 }
                 let span = (UInt64(1) << UInt64(3 + 9 * level)) &- 1
-                if isLarge { owner.largeMappings.insert(address & ~span); owner.largeMappings.insert(address | span) }
+                if isLarge { unsafe core.largeMappings.insert(address & ~span); unsafe core.largeMappings.insert(address | span) }
                 let frame = entry & PhysicalAddress.frame & ~span
                 return Translation(
                     physical: frame | address & span, writable: allowed && entry & PageEntry.dirty != 0, large: isLarge)
@@ -122,8 +122,8 @@ extension CPU {
             if entry & 1 << 21 != 0 { throw pageFault(address, code: code(access, present: true, reserved: true)) }
             let allowed = try check(address, access, rights)
             setBits32(directorySlot, &entry, PageEntry.accessed | dirty, access)
-            owner.largeMappings.insert(address & ~0x3f_ffff)
-            owner.largeMappings.insert(address | 0x3f_ffff)
+            unsafe core.largeMappings.insert(address & ~0x3f_ffff)
+            unsafe core.largeMappings.insert(address | 0x3f_ffff)
             let physical = (entry & 0xffc0_0000) | (entry >> 13 & 0xff) &<< 32 | address & 0x3f_ffff
             return Translation(
                 physical: physical & PhysicalAddress.mask, writable: allowed && entry & PageEntry.dirty != 0, large: true)
@@ -164,18 +164,18 @@ extension CPU {
 
     private func readEntry(_ slot: UInt64) -> UInt64 {
         // SAFETY: in RAM by `hostPointer`, and aligned because tables are.
-        guard let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(slot), 8) else { return 0 }
+        guard let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(slot), 8) else { return 0 }
         return unsafe pointer.load(as: UInt64.self)
     }
 
     private func readEntry32(_ slot: UInt64) -> UInt32 {
-        guard let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(slot), 4) else { return 0 }
+        guard let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(slot), 4) else { return 0 }
         return unsafe pointer.load(as: UInt32.self)
     }
 
     /// Sets bits in an entry that must still be as it was read; false if it is not.
     private func updateEntry(_ slot: UInt64, _ entry: inout UInt64, _ bits: UInt64) -> Bool {
-        guard let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(slot), 8) else { return true }
+        guard let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(slot), 8) else { return true }
         let atomic = unsafe pointer.assumingMemoryBound(to: Atomic<UInt64>.self)
         let result = unsafe atomic.pointee.compareExchange(
             expected: entry, desired: entry | bits, ordering: .sequentiallyConsistent)
@@ -185,7 +185,7 @@ extension CPU {
 
     private func setBits32(_ slot: UInt64, _ entry: inout UInt64, _ bits: UInt64, _ access: Access) {
         if entry & bits == bits || access.contains(.probe) { return }
-        guard let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(slot), 4) else { return }
+        guard let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(slot), 4) else { return }
         let atomic = unsafe pointer.assumingMemoryBound(to: Atomic<UInt32>.self)
         entry |= unsafe UInt64(
             atomic.pointee.bitwiseOr(UInt32(truncatingIfNeeded: bits), ordering: .sequentiallyConsistent).newValue)

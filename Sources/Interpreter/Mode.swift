@@ -25,7 +25,19 @@ extension CPU {
             forgetJumps()
         }
         selectTLB()
+        gatesChanged()
         interruptsChanged()
+    }
+
+    /// CR0.EM, MP or TS, CR4.OSFXSR or OSXSAVE, XCR0, PE or VM changed.
+    func gatesChanged() {
+        var closed: Thunk.Gate = []
+        let cr0 = state.cr0
+        if cr0 & (CR0.emulation | CR0.taskSwitched) != 0 { closed.formUnion([.x87, .mmx, .sse, .avx, .fwait]) }
+        if state.cr4 & CR4.osFXSR == 0 { closed.insert(.sse) }
+        if state.cr4 & CR4.osXSave == 0 || state.xcr0 & 6 != 6 { closed.insert(.avx) }
+        if cr0 & CR0.protectedMode == 0 || state.rflags & RFlags.virtual8086 != 0 { closed.insert(.protectedMode) }
+        unsafe core.closedGates = closed.rawValue
     }
 
     /// The TLB set for the present privilege and AC.

@@ -149,6 +149,11 @@ extension CPU {
     }
 
     @inline(__always) private func passGate(_ thunk: UnsafePointer<Thunk>) throws(Stop) {
+        let gate = unsafe thunk.pointee.gate
+        if unsafe gate.rawValue & core.closedGates != 0 || gate.contains(.waitsForFPU) { unsafe try passSlowly(thunk) }
+    }
+
+    @inline(never) private func passSlowly(_ thunk: UnsafePointer<Thunk>) throws(Stop) {
         if let vector = unsafe thunk.pointee.gateFault(state) { throw fault(vector) }
     }
 

@@ -11,7 +11,7 @@ extension CPU {
         let translation = try translate(address, access)
         let physical = translation.physical
         let pageAddress = GuestPhysicalAddress(physical & ~0xfff)
-        guard let page = unsafe owner.memory.hostPointer(pageAddress, 4096) else { return physical }
+        guard let page = unsafe core.ram.hostPointer(pageAddress, 4096) else { return physical }
         if unsafe core.watching && owner.isWatched(page: address) { return physical }
         let entry = unsafe tlbEntry(address)
         let tag = tlbTag(address)
@@ -27,7 +27,7 @@ extension CPU {
         } else {
             unsafe entry.pointee.readTag = tag
             // Only once the dirty bit is set may a write go unseen, and never to code.
-            if translation.writable && !owner.memory.isCode(page: pageAddress.page) { unsafe entry.pointee.writeTag = tag }
+            if unsafe translation.writable && !core.ram.isCode(page: pageAddress.page) { unsafe entry.pointee.writeTag = tag }
         }
         return physical
     }
@@ -37,7 +37,7 @@ extension CPU {
         let entry = unsafe tlbEntry(address)
         if unsafe entry.pointee.executeTag == tlbTag(address) {
             let host = unsafe UInt(truncatingIfNeeded: address &+ entry.pointee.addend)
-            return owner.memory.guestAddress(ofHost: host).rawValue
+            return unsafe core.ram.guestAddress(ofHost: host).rawValue
         }
         return try translateAndFill(address, ownAccess.union(.fetch))
     }
@@ -142,7 +142,7 @@ extension CPU {
 
     /// Within one page.
     func readPhysical(_ address: UInt64, _ count: Int) throws(Stop) -> UInt64 {
-        if let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(address), count) {
+        if let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(address), count) {
             switch count {
             case 1: return unsafe UInt64(pointer.load(as: UInt8.self))
             case 2: return unsafe UInt64(pointer.loadUnaligned(as: UInt16.self))
@@ -169,8 +169,8 @@ extension CPU {
     }
 
     func writePhysical(_ address: UInt64, _ value: UInt64, _ count: Int) throws(Stop) {
-        if let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(address), count) {
-            if owner.memory.isCode(page: address >> 12) { owner.codeCache.written(address, count) }
+        if let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(address), count) {
+            if unsafe core.ram.isCode(page: address >> 12) { owner.codeCache.written(address, count) }
             switch count {
             case 1: unsafe pointer.storeBytes(of: UInt8(truncatingIfNeeded: value), as: UInt8.self)
             case 2: unsafe pointer.storeBytes(of: UInt16(truncatingIfNeeded: value), as: UInt16.self)
@@ -203,8 +203,8 @@ extension CPU {
         try checkOperand(address, count)
         if unsafe core.watching { return nil }
         let physical = try translateAndFill(address, write ? ownAccess.union(.write) : ownAccess)
-        guard let pointer = unsafe owner.memory.hostPointer(GuestPhysicalAddress(physical), count) else { return nil }
-        if write && owner.memory.isCode(page: physical >> 12) { owner.codeCache.written(physical, count) }
+        guard let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(physical), count) else { return nil }
+        if unsafe write && core.ram.isCode(page: physical >> 12) { owner.codeCache.written(physical, count) }
         return unsafe pointer
     }
 }

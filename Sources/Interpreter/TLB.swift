@@ -95,7 +95,7 @@ extension CPU {
 
     /// Forgets every translation, and every virtual address of code.
     func flushTLB() {
-        owner.largeMappings.clear()
+        unsafe core.largeMappings.clear()
         unsafe core.tlbGeneration &+= 1
         if unsafe core.tlbGeneration > 0xfff {
             unsafe core.tlbSets.update(repeating: TLBEntry(), count: TLBEntry.setSize * TLBEntry.setCount)
@@ -106,7 +106,7 @@ extension CPU {
 
     /// INVLPG: forgets one page, whatever its size.
     func flushTLB(page address: UInt64) {
-        if owner.largeMappings.contains(address) {
+        if unsafe core.largeMappings.contains(address) {
             flushTLB()
             return
         }

@@ -9,7 +9,7 @@ import X86
 final class Machine {
     let memory: GuestMemory
     let vcpu: InterpreterVCPU
-    let requests = VCPURequests()
+    let requests: VCPURequests
 
     enum Place {
         static let gdt: UInt64 = 0x5000, idt: UInt64 = 0x6000, tss: UInt64 = 0x7000, otherTSS: UInt64 = 0x7800
@@ -32,9 +32,10 @@ final class Machine {
         static let free: UInt16 = 0x40
     }
 
-    init() throws {
+    init(_ controller: FakeController? = nil) throws {
         memory = try GuestMemory(byteCount: 4 << 20)
-        vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: nil)
+        requests = controller?.requests ?? VCPURequests()
+        vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: controller)
     }
 
     // MARK: Memory
@@ -156,6 +157,18 @@ final class Machine {
             }
             state.gpr[Register.rsp] = Place.userStack
             state.rip = Place.user
+        }
+    }
+
+    /// CPL 0 at the start of the code, in the segments of `enterLongMode` and `enterProtectedMode`.
+    func enterKernel(long: Bool) {
+        vcpu.withState { state in
+            state.segments[SegmentName.cs] = Machine.flat(Selector.code, long ? 0xa09b : 0xc09b)
+            for number in [SegmentName.ss, SegmentName.es, SegmentName.ds, SegmentName.fs, SegmentName.gs] {
+                state.segments[number] = Machine.flat(Selector.data, 0xc093)
+            }
+            state.gpr[Register.rsp] = Place.stack
+            state.rip = Place.code
         }
     }
 

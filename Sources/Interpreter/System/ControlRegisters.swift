@@ -174,7 +174,7 @@ extension CPU {
             }
             entries[n] = entry
         }
-        owner.pageDirectoryPointers = entries
+        unsafe core.pageDirectoryPointers = entries
     }
 
     /// The same for a state that was set from outside.
@@ -243,6 +243,7 @@ extension CPU {
             throw generalProtection()
         }
         state.xcr0 = value
+        gatesChanged()
     }
 
     func getExtendedControl() throws(Stop) {
@@ -265,7 +266,8 @@ extension Handlers {
     static let writeDebug: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.writeDebug(i) } }
     static let clts: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
         try cpu.requireSupervisor()
-        cpu.state.cr0 &= ~CR0.taskSwitched } }
+        cpu.state.cr0 &= ~CR0.taskSwitched
+        cpu.gatesChanged() } }
     static let lmsw: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadMachineStatusWord(i) } }
     static let smsw: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
         try cpu.checkUserModePrevention()

@@ -37,8 +37,8 @@ extension CPU {
     ) throws(Stop) -> UnsafeMutableRawPointer? {
         let translation = try translate(address, access)
         let pageAddress = GuestPhysicalAddress(translation.physical & ~0xfff)
-        guard let page = unsafe owner.memory.hostPointer(pageAddress, 4096) else { return nil }
-        let isCode = owner.memory.isCode(page: pageAddress.page)
+        guard let page = unsafe core.ram.hostPointer(pageAddress, 4096) else { return nil }
+        let isCode = unsafe core.ram.isCode(page: pageAddress.page)
         let tag = tlbTag(address)
         let addend = UInt64(UInt(bitPattern: page)) &- (address & ~0xfff)
         if unsafe entry.pointee.addend != addend || (entry.pointee.readTag != tag && entry.pointee.executeTag != tag) {
