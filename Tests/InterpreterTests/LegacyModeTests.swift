@@ -179,6 +179,23 @@ import X86
         #expect(machine.vcpu.withState { $0.tr.selector } == Selector.free + 8)
     }
 
+    // A new task whose descriptors lie beyond RAM: the switch cannot be begun
+    // again once a device has answered. A Guest of noise found this.
+    @Test func taskWithDescriptorsInADevice() throws {
+        try machine.enterProtectedMode()
+        try makeTask(eip: Place.code + 0x200)
+        let table: UInt64 = (4 << 20) - 0x40
+        try machine.put(try machine.memory.read(.init(Place.gdt), count: 0x38), at: table)
+        try machine.put64(try machine.get64(Place.gdt + 0x40), at: table + 0x38)
+        try machine.put32(0x40, at: Place.otherTSS + 0x4c)  // CS
+        try machine.put([0xea, 0, 0, 0, 0, 0x38, 0], at: Place.code)  // jmp 0x38:0
+        machine.vcpu.withState { $0.gdtr.base = table }
+        guard case .shutdown(let reason) = machine.run() else { Issue.record("still alive"); return }
+        #expect(reason.contains("#TS"))
+        // It may be asked again, and asks nothing itself.
+        _ = machine.run()
+    }
+
     // SDM 3B, 20.2: into virtual-8086 mode by IRETD; CLI at IOPL 0 is #GP, with all segments in the frame.
     @Test func virtual8086() throws {
         try machine.enterProtectedMode()

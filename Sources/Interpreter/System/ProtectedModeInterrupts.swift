@@ -98,6 +98,7 @@ extension CPU {
             use(stack)
         } catch {
             // Pending, in the new task.
+            refuseQuestion(Vector.stackFault)
         }
     }
 }

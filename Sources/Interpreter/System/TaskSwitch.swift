@@ -81,8 +81,18 @@ extension CPU {
         do throws(Stop) {
             try enterTask(image, layout, nested: isNested)
         } catch {
+            refuseQuestion(Vector.invalidTSS)
             modeChanged()
         }
+    }
+
+    /// Where a new task's tables or stack are a device, we cannot ask it: the
+    /// instruction that would be begun again belongs to the old task. Instead of
+    /// the rubbish that is there, the fault that it would be.
+    func refuseQuestion(_ vector: UInt8) {
+        if core.event != .exit { return }
+        owner.awaitsAnswer = false
+        _ = fault(vector, code: 0)
     }
 
     /// IRET with NT set: back to the task that the link names.
