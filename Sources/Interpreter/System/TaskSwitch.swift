@@ -90,7 +90,7 @@ extension CPU {
     /// instruction that would be begun again belongs to the old task. Instead of
     /// the rubbish that is there, the fault that it would be.
     func refuseQuestion(_ vector: UInt8) {
-        if core.event != .exit { return }
+        if unsafe core.event != .exit { return }
         owner.awaitsAnswer = false
         _ = fault(vector, code: 0)
     }
