@@ -194,8 +194,15 @@ extension CPU {
         unsafe try callWithBounce(thunk, i, address(i, bytes, write: access != .read), bytes, access, aligned: false)
     }
 
-    /// The operand crosses pages or is a device: by way of a buffer. A locked
-    /// operation is then not atomic towards other CPUs, see M:020.
+    //M:020 A lock across two pages
+    //
+    // LOCK works on the Guest's RAM itself, so that it is the Host's atomic
+    // operation, at any alignment. There is one exception: an operand in two
+    // pages, which need not lie side by side in the Host. It goes by way of a
+    // buffer, and another CPU could come between. With one vCPU there is no
+    // other CPU; whoever adds the second must stop the others for this.
+
+    /// The operand crosses pages or is a device: by way of a buffer.
     @inline(never) private func callWithBounce(
         _ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ address: UInt64, _ bytes: Int,
         _ access: Thunk.MemoryAccess, aligned: Bool = true
@@ -213,6 +220,7 @@ extension CPU {
             throw error
         }
     }
+    //:
 
     /// FST and relatives. An exception of their own that is unmasked, save
     /// precision, comes before memory is so much as looked at (SDM 1, 8.5).
