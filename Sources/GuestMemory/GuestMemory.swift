@@ -71,10 +71,10 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
 
 /// All RAM of one Guest. Any thread may use it; the Guest does so at any time.
 @safe package final class GuestMemory: @unchecked Sendable {
-    @inlinable @inline(__always) package static var pageSize: Int { 4096 }
+    @inlinable package static var pageSize: Int { 4096 }
     /// Where low RAM must end and the device windows begin.
-    @inlinable @inline(__always) package static var holeStart: UInt64 { 3 << 30 }
-    @inlinable @inline(__always) package static var holeEnd: UInt64 { 4 << 30 }
+    @inlinable package static var holeStart: UInt64 { 3 << 30 }
+    @inlinable package static var holeEnd: UInt64 { 4 << 30 }
 
     /// Host address of guest-physical 0. Only where `contains` says so is there memory.
     @usableFromInline let base: UnsafeMutableRawPointer

@@ -1,3 +1,4 @@
+internal import CHost
 internal import CZydis
 package import GuestMemory
 internal import Synchronization
@@ -140,6 +141,8 @@ package import X86
     /// The loop of both; nil when `completedSteps` has reached the limit.
     private func run(until limit: UInt64?) -> VCPUExit? {
         precondition(!awaitsAnswer, "the last exit wants an answer first")
+        // Thunks leave the Guest's MXCSR, all exceptions masked, in the CPU.
+        defer { chost_set_mxcsr(0x1f80) }
         let cpu = self.cpu
         while completedSteps != limit {
             if unsafe cpu.core.event == .fault {

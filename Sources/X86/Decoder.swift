@@ -13,7 +13,7 @@ package import CZydis
     /// Valid until the next `decode`: `instruction.operand_count` of them.
     package let operands: UnsafeMutablePointer<ZydisDecodedOperand>
 
-    @inlinable @inline(__always) package static var maximumLength: Int { 15 }
+    @inlinable package static var maximumLength: Int { 15 }
 
     package init() {
         unsafe decoders = .allocate(capacity: 3)

@@ -1,3 +1,4 @@
+import CHost
 import CZydis
 import HostInterface
 import Interpreter
@@ -61,6 +62,7 @@ import VirtualCPU
     /// Runs; nil if there is no thunk.
     @discardableResult func run(_ bytes: [UInt8], bits: Int = 64) -> Bool? {
         guard let thunk = thunk(bytes, bits: bits) else { return nil }
+        defer { chost_set_mxcsr(0x1f80) }
         return unsafe thunk.run(state, memory: operand, rip: 0x1122_3344, address: 0x5566_7788)
     }
 

@@ -117,7 +117,11 @@ struct ThunkFrame {
         }
         if usesMXCSR {
             code.stateGroup(3, wide: false, state, layout.mxcsr)
-            code.stateGroup(2, wide: false, state, layout.x87 + Self.hostMXCSR)
+            // The Guest's MXCSR stays in the CPU: the next such thunk loads
+            // the same value again, which is cheap, where a change from and
+            // to the Host's is not (n-body took five times as long). The engine
+            // puts the Host's back when it leaves `run`. FXSAVE must not see it.
+            if usesX87 { code.stateGroup(2, wide: false, state, layout.x87 + Self.hostMXCSR) }
         }
         if usesX87 {
             code.stateGroup(0, wide: true, state, layout.x87)
