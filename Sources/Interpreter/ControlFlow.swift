@@ -20,7 +20,7 @@ extension CPU {
     @inline(__always) func jump(to target: UInt64) -> UnsafeRawPointer? {
         let slot = unsafe core.jumpCache + JumpCacheEntry.index(target)
         if unsafe slot.pointee.rip == target && slot.pointee.key == core.modeKey, !isRequested {
-            unsafe self[AddressSlot.codePage] = slot.pointee.codePage
+            unsafe codePage = slot.pointee.codePage
             return unsafe slot.pointee.record
         }
         state.rip = target
@@ -56,7 +56,7 @@ extension CPU {
         let target = unsafe target(i)
         do throws(Stop) { try checkTarget(target) } catch { return unsafe stopped(self, i) }
         // In the same page, seen from its start, whatever address it is mapped at?
-        if target &- self[AddressSlot.codePage] < 4096, unsafe i.pointee.spare == Instruction.linkable, !isRequested {
+        if target &- codePage < 4096, unsafe i.pointee.spare == Instruction.linkable, !isRequested {
             return unsafe owner.link(i, to: target)
         }
         return unsafe jump(to: target)
@@ -197,26 +197,26 @@ extension CPU {
     @inline(__always) func returnNear(_ i: InstructionPointer, long: Bool) -> UnsafeRawPointer? {
         do throws(Stop) {
             if long {
-                let top = self[Register.rsp]
+                let top = rsp
                 let target = try pop64()
                 if !isCanonical(target) {
-                    self[Register.rsp] = top
+                    rsp = top
                     throw generalProtection()
                 }
-                unsafe self[Register.rsp] &+= i.pointee.immediate
+                unsafe rsp &+= i.pointee.immediate
                 return unsafe jump(to: target)
             }
             let bytes = unsafe Int(i.pointee.operandBytes)
             let target = try peek(bytes)
             try checkTarget(target)
-            unsafe setStackPointer(self[Register.rsp] &+ UInt64(bytes) &+ i.pointee.immediate)
+            unsafe setStackPointer(rsp &+ UInt64(bytes) &+ i.pointee.immediate)
             return unsafe jump(to: target)
         } catch { return unsafe stopped(self, i) }
     }
 
     /// rCX of the address size.
     private func counter(_ i: InstructionPointer) -> UInt64 {
-        let count = self[Register.rcx]
+        let count = rcx
         if unsafe i.pointee.options.contains(.address32) { return count & 0xffff_ffff }
         return unsafe i.pointee.options.contains(.address16) ? count & 0xffff : count
     }
@@ -238,7 +238,7 @@ extension CPU {
         } else if unsafe i.pointee.options.contains(.address16) {
             setRegister(8, UInt16(truncatingIfNeeded: count))
         } else {
-            self[Register.rcx] = count
+            rcx = count
         }
         return unsafe taken ? takeBranch(i) : UnsafeRawPointer(i + 1)
     }

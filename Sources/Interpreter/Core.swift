@@ -129,7 +129,7 @@ struct LazyFlags: BitwiseCopyable {
 @safe package struct CPU {
     let raw: UnsafeMutableRawPointer
 
-    @inline(__always) init(_ raw: UnsafeMutableRawPointer) { unsafe self.raw = raw }
+    @inline(__always) package init(_ raw: UnsafeMutableRawPointer) { unsafe self.raw = raw }
 
     // SAFETY: `raw` is the address of a Core that its InterpreterVCPU keeps
     // alive and in place; only the vCPU's thread uses it.
@@ -168,6 +168,25 @@ struct LazyFlags: BitwiseCopyable {
         nonmutating set { unsafe raw.storeBytes(of: newValue, toByteOffset: number &* 8, as: UInt64.self) }
     }
 
+    // The ones that every other instruction needs without naming them, at their
+    // places in the file: a constant of another room is not always folded
+    // into the code, and a call in the middle of PUSH costs more than the PUSH.
+    // `RegisterFileTests` holds them to `Register` and `AddressSlot`.
+
+    @inline(__always) package var rcx: UInt64 {
+        get { unsafe raw.load(fromByteOffset: 1 * 8, as: UInt64.self) }
+        nonmutating set { unsafe raw.storeBytes(of: newValue, toByteOffset: 1 * 8, as: UInt64.self) }
+    }
+    @inline(__always) package var rsp: UInt64 {
+        get { unsafe raw.load(fromByteOffset: 4 * 8, as: UInt64.self) }
+        nonmutating set { unsafe raw.storeBytes(of: newValue, toByteOffset: 4 * 8, as: UInt64.self) }
+    }
+    /// `AddressSlot.codePage`.
+    @inline(__always) package var codePage: UInt64 {
+        get { unsafe raw.load(fromByteOffset: 17 * 8, as: UInt64.self) }
+        nonmutating set { unsafe raw.storeBytes(of: newValue, toByteOffset: 17 * 8, as: UInt64.self) }
+    }
+
     /// Register by number at a width known only at run time, 1, 2, 4 or 8 bytes.
     func setRegister(number: Int, bytes: Int, _ value: UInt64) {
         switch bytes {
@@ -180,10 +199,10 @@ struct LazyFlags: BitwiseCopyable {
 
     /// RIP of the instruction, and of the one after it.
     @inline(__always) func rip(_ i: InstructionPointer) -> UInt64 {
-        self[AddressSlot.codePage] &+ UInt64(unsafe i.pointee.offset)
+        codePage &+ UInt64(unsafe i.pointee.offset)
     }
     @inline(__always) func nextRIP(_ i: InstructionPointer) -> UInt64 {
-        unsafe self[AddressSlot.codePage] &+ UInt64(i.pointee.offset) &+ UInt64(i.pointee.length)
+        unsafe codePage &+ UInt64(i.pointee.offset) &+ UInt64(i.pointee.length)
     }
 
     // MARK: Stopping

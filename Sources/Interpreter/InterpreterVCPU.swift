@@ -282,7 +282,7 @@ package import X86
             let slot = unsafe cpu.core.jumpCache + JumpCacheEntry.index(rip)
             unsafe slot.pointee = JumpCacheEntry(
                 rip: rip, key: cpu.core.modeKey, codePage: codePage, record: UnsafeRawPointer(record))
-            cpu[AddressSlot.codePage] = codePage
+            cpu.codePage = codePage
             return UnsafeRawPointer(record)
         }
         // The first instruction crosses into the next page.
@@ -298,7 +298,7 @@ package import X86
         unsafe cpu.core.event = .lookup
         // A program that keeps rewriting itself must come by `run`, where room is made.
         if native.isCrowded { return nil }
-        let offset = target &- cpu[AddressSlot.codePage]
+        let offset = target &- cpu.codePage
         do throws(Stop) {
             let linear = try linearRIP(cpu)
             let physical = try cpu.translateFetch(linear)
@@ -403,7 +403,7 @@ package import X86
         let linear = try linearRIP(cpu)
         let physical = try cpu.translateFetch(linear)
         let available = try fetch(cpu, linear, physical)
-        cpu[AddressSlot.codePage] = cpu.state.rip &- (linear & 0xfff)
+        cpu.codePage = cpu.state.rip &- (linear & 0xfff)
         guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
         unsafe fill(scratch, lowering)
         return unsafe scratch
@@ -446,7 +446,7 @@ package import X86
     }
 
     private func straddler(_ cpu: CPU, _ linear: UInt64, _ physical: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction> {
-        cpu[AddressSlot.codePage] = cpu.state.rip &- (linear & 0xfff)
+        cpu.codePage = cpu.state.rip &- (linear & 0xfff)
         unsafe copy[15] = 0
         let available = try fetch(cpu, linear, physical)
         let bytes = unsafe UnsafeRawPointer(copy).loadUnaligned(as: SIMD16<UInt8>.self)

@@ -14,9 +14,9 @@ extension CPU {
     func setStackPointer(_ value: UInt64) {
         let mask = stackMask
         if mask == 0xffff {
-            self[Register.rsp] = self[Register.rsp] & ~0xffff | value & 0xffff
+            rsp = rsp & ~0xffff | value & 0xffff
         } else {
-            self[Register.rsp] = value & mask
+            rsp = value & mask
         }
     }
 
@@ -26,15 +26,15 @@ extension CPU {
     }
 
     @inline(__always) func push64(_ value: UInt64) throws(Stop) {
-        let top = self[Register.rsp] &- 8
+        let top = rsp &- 8
         try storeToStack(top, value)
-        self[Register.rsp] = top
+        rsp = top
     }
 
     @inline(__always) func pop64() throws(Stop) -> UInt64 {
-        let top = self[Register.rsp]
+        let top = rsp
         let value = try loadFromStack(top)
-        self[Register.rsp] = top &+ 8
+        rsp = top &+ 8
         return value
     }
 
@@ -52,7 +52,7 @@ extension CPU {
 
     /// Pushes 2, 4 or 8 bytes in any mode.
     func push(_ value: UInt64, _ bytes: Int) throws(Stop) {
-        let top = (self[Register.rsp] &- UInt64(bytes)) & stackMask
+        let top = (rsp &- UInt64(bytes)) & stackMask
         let address = try stackAddress(top, bytes, write: true)
         do throws(Stop) {
             switch bytes {
@@ -66,7 +66,7 @@ extension CPU {
 
     /// Reads what `pop` would, `depth` bytes below the top, leaving the pointer.
     func peek(_ bytes: Int, depth: Int = 0) throws(Stop) -> UInt64 {
-        try loadFromStack(self[Register.rsp] &+ UInt64(depth), bytes)
+        try loadFromStack(rsp &+ UInt64(depth), bytes)
     }
 
     func loadFromStack(_ offset: UInt64, _ bytes: Int) throws(Stop) -> UInt64 {
@@ -82,7 +82,7 @@ extension CPU {
 
     func pop(_ bytes: Int) throws(Stop) -> UInt64 {
         let value = try peek(bytes)
-        setStackPointer(self[Register.rsp] &+ UInt64(bytes))
+        setStackPointer(rsp &+ UInt64(bytes))
         return value
     }
 }

@@ -86,24 +86,24 @@ extension CPU {
 
     func popToMemory(_ i: InstructionPointer) throws(Stop) {
         let bytes = unsafe Int(i.pointee.operandBytes)
-        let top = self[Register.rsp]
+        let top = rsp
         let value = try peek(bytes)
         if unsafe i.pointee.small != 0 { setStackPointer(top &+ UInt64(bytes)) }
         do throws(Stop) {
             unsafe try store(address(i, bytes, write: true), value, bytes: bytes)
         } catch {
-            self[Register.rsp] = top
+            rsp = top
             throw error
         }
         if unsafe i.pointee.small == 0 { setStackPointer(top &+ UInt64(bytes)) }
     }
 
     func pushAll(_ bytes: Int) throws(Stop) {
-        let top = self[Register.rsp]
+        let top = rsp
         do throws(Stop) {
             for number in 0..<8 { try push(number == Register.rsp ? top : self[number], bytes) }
         } catch {
-            self[Register.rsp] = top
+            rsp = top
             throw error
         }
     }
@@ -111,7 +111,7 @@ extension CPU {
     func popAll(_ bytes: Int) throws(Stop) {
         var values = InlineArray<8, UInt64>(repeating: 0)
         for number in 0..<8 { values[7 - number] = try peek(bytes, depth: number * bytes) }
-        setStackPointer(self[Register.rsp] &+ UInt64(bytes * 8))
+        setStackPointer(rsp &+ UInt64(bytes * 8))
         for number in 0..<8 where number != Register.rsp { setRegister(number: number, bytes: bytes, values[number]) }
     }
 
@@ -119,16 +119,16 @@ extension CPU {
     func enter(_ i: InstructionPointer) throws(Stop) {
         let bytes = unsafe Int(i.pointee.operandBytes)
         let level = unsafe Int(i.pointee.small)
-        let top = self[Register.rsp]
+        let top = rsp
         do throws(Stop) {
             try push(self[Register.rbp], bytes)
-            let frame = self[Register.rsp]
+            let frame = rsp
             for number in stride(from: 1, to: level, by: 1) {
                 let value = try loadFromStack(self[Register.rbp] &- UInt64(number * bytes), bytes)
                 try push(value, bytes)
             }
             if level > 0 { try push(frame, bytes) }
-            let bottom = unsafe (self[Register.rsp] &- i.pointee.immediate) & stackMask
+            let bottom = unsafe (rsp &- i.pointee.immediate) & stackMask
             // The end of the new frame must be writable (a page fault here, not later).
             do throws(Stop) {
                 try checkModifiable(stackAddress(bottom, bytes, write: true), bytes)
@@ -136,18 +136,18 @@ extension CPU {
             setStackPointer(bottom)
             setRegister(number: Register.rbp, bytes: bytes, frame)
         } catch {
-            self[Register.rsp] = top
+            rsp = top
             throw error
         }
     }
 
     func leaveFrame(_ bytes: Int) throws(Stop) {
-        let top = self[Register.rsp]
+        let top = rsp
         setStackPointer(self[Register.rbp])
         do throws(Stop) {
             setRegister(number: Register.rbp, bytes: bytes, try pop(bytes))
         } catch {
-            self[Register.rsp] = top
+            rsp = top
             throw error
         }
     }

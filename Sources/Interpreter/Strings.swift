@@ -67,7 +67,7 @@ extension CPU {
                 return unsafe UnsafeRawPointer(i + 1)
             }
             while true {
-                let count = self[Register.rcx] & mask
+                let count = rcx & mask
                 if count == 0 {
                     // A 32-bit counter is written back, even if it was zero at once.
                     return unsafe UnsafeRawPointer(i + 1)
@@ -79,7 +79,7 @@ extension CPU {
                 if kind == .scan || kind == .compare, unsafe zero == record.options.contains(.repne) {
                     return unsafe UnsafeRawPointer(i + 1)
                 }
-                if self[Register.rcx] & mask == 0 { return unsafe UnsafeRawPointer(i + 1) }
+                if rcx & mask == 0 { return unsafe UnsafeRawPointer(i + 1) }
                 if unsafe isRequested || core.stepping && (core.stepTraps || core.pendingDebug != 0) {
                     // Between iterations, RF is pushed as 1: the instruction's breakpoint was met already.
                     if unsafe core.stepping { state.rflags |= RFlags.resume }

@@ -74,9 +74,9 @@ package import X86
 /// The slots of `VCPUState.gpr` past r15.
 package enum AddressSlot {
     /// Always 0: "no base", "no index", "flat segment".
-    @_transparent package static var zero: Int { 16 }
+    @inlinable package static var zero: Int { 16 }
     /// RIP of offset 0 of the code page being run.
-    @_transparent package static var codePage: Int { 17 }
+    @inlinable package static var codePage: Int { 17 }
     /// Segment bases, in the order of `SegmentName`.
-    @_transparent package static var segmentBases: Int { 18 }
+    @inlinable package static var segmentBases: Int { 18 }
 }

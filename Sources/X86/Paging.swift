@@ -1,14 +1,14 @@
 /// Bits of a page-table entry, the same at every level and in every paging
 /// mode where they exist (SDM 3A, tables 4-5 to 4-20).
 package enum PageEntry {
-    @_transparent package static var present: UInt64 { 1 << 0 }
-    @_transparent package static var writable: UInt64 { 1 << 1 }
-    @_transparent package static var user: UInt64 { 1 << 2 }
-    @_transparent package static var accessed: UInt64 { 1 << 5 }
-    @_transparent package static var dirty: UInt64 { 1 << 6 }
-    @_transparent package static var large: UInt64 { 1 << 7 }
-    @_transparent package static var global: UInt64 { 1 << 8 }
-    @_transparent package static var noExecute: UInt64 { 1 << 63 }
+    @inlinable package static var present: UInt64 { 1 << 0 }
+    @inlinable package static var writable: UInt64 { 1 << 1 }
+    @inlinable package static var user: UInt64 { 1 << 2 }
+    @inlinable package static var accessed: UInt64 { 1 << 5 }
+    @inlinable package static var dirty: UInt64 { 1 << 6 }
+    @inlinable package static var large: UInt64 { 1 << 7 }
+    @inlinable package static var global: UInt64 { 1 << 8 }
+    @inlinable package static var noExecute: UInt64 { 1 << 63 }
 }
 
 /// How linear addresses are translated (SDM 3A, 4.1.1).
@@ -24,12 +24,12 @@ package enum PagingMode: UInt8, Sendable {
 
 package enum PhysicalAddress {
     /// MAXPHYADDR, as CPUID 0x80000008 tells the Guest.
-    @_transparent package static var bits: UInt64 { 40 }
-    @_transparent package static var mask: UInt64 { (1 << bits) - 1 }
+    @inlinable package static var bits: UInt64 { 40 }
+    @inlinable package static var mask: UInt64 { (1 << bits) - 1 }
     /// The address bits of an 8-byte entry that must be zero.
-    @_transparent package static var reserved: UInt64 { 0x000f_ffff_ffff_ffff & ~mask }
+    @inlinable package static var reserved: UInt64 { 0x000f_ffff_ffff_ffff & ~mask }
     /// The frame of an 8-byte entry.
-    @_transparent package static var frame: UInt64 { mask & ~0xfff }
+    @inlinable package static var frame: UInt64 { mask & ~0xfff }
 }
 
 /// Whether bits 63…47 are all alike (SDM 1, 3.3.7.1).

@@ -1,11 +1,11 @@
 /// Segment registers by their number in an instruction (SDM 2, table 2-1, Sreg).
 package enum SegmentName {
-    @_transparent package static var es: Int { 0 }
-    @_transparent package static var cs: Int { 1 }
-    @_transparent package static var ss: Int { 2 }
-    @_transparent package static var ds: Int { 3 }
-    @_transparent package static var fs: Int { 4 }
-    @_transparent package static var gs: Int { 5 }
+    @inlinable package static var es: Int { 0 }
+    @inlinable package static var cs: Int { 1 }
+    @inlinable package static var ss: Int { 2 }
+    @inlinable package static var ds: Int { 3 }
+    @inlinable package static var fs: Int { 4 }
+    @inlinable package static var gs: Int { 5 }
 }
 
 /// A segment register with its hidden part, or LDTR or TR (SDM 3A, 3.4.3).
@@ -26,7 +26,7 @@ package enum SegmentName {
         self.base = base
     }
 
-    @_transparent package static var unusableBit: UInt32 { 1 << 16 }
+    @inlinable package static var unusableBit: UInt32 { 1 << 16 }
 
     @inlinable package var type: Int { Int(attributes & 15) }
     @inlinable package var isCodeOrData: Bool { attributes & 1 << 4 != 0 }
@@ -63,16 +63,16 @@ package enum SegmentName {
 /// Types of system segments and gates (SDM 3A, table 3-2), 32-bit names; long
 /// mode has only `ldt`, the 64-bit TSS and gates under the same numbers.
 package enum SystemSegmentType {
-    @_transparent package static var tss16Available: Int { 1 }
-    @_transparent package static var ldt: Int { 2 }
-    @_transparent package static var tss16Busy: Int { 3 }
-    @_transparent package static var callGate16: Int { 4 }
-    @_transparent package static var taskGate: Int { 5 }
-    @_transparent package static var interruptGate16: Int { 6 }
-    @_transparent package static var trapGate16: Int { 7 }
-    @_transparent package static var tssAvailable: Int { 9 }
-    @_transparent package static var tssBusy: Int { 11 }
-    @_transparent package static var callGate: Int { 12 }
-    @_transparent package static var interruptGate: Int { 14 }
-    @_transparent package static var trapGate: Int { 15 }
+    @inlinable package static var tss16Available: Int { 1 }
+    @inlinable package static var ldt: Int { 2 }
+    @inlinable package static var tss16Busy: Int { 3 }
+    @inlinable package static var callGate16: Int { 4 }
+    @inlinable package static var taskGate: Int { 5 }
+    @inlinable package static var interruptGate16: Int { 6 }
+    @inlinable package static var trapGate16: Int { 7 }
+    @inlinable package static var tssAvailable: Int { 9 }
+    @inlinable package static var tssBusy: Int { 11 }
+    @inlinable package static var callGate: Int { 12 }
+    @inlinable package static var interruptGate: Int { 14 }
+    @inlinable package static var trapGate: Int { 15 }
 }

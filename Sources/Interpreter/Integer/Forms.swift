@@ -64,7 +64,7 @@ extension CPU {
 
     /// The count: CL where `r2` names it, else the immediate.
     @inline(__always) private func shiftCount<T: GuestInteger>(_ i: InstructionPointer, _ t: T.Type, byCL: Bool) -> Int {
-        let count = byCL ? self[Register.rcx] : unsafe i.pointee.immediate
+        let count = byCL ? rcx : unsafe i.pointee.immediate
         return Int(truncatingIfNeeded: count & (T.bitWidth == 64 ? 63 : 31))
     }
 

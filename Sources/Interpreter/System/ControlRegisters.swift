@@ -239,7 +239,7 @@ extension CPU {
         if state.cr4 & CR4.osXSave == 0 { throw undefined() }
         try requireSupervisor()
         let value = self[Register.rdx] &<< 32 | self[Register.rax] & 0xffff_ffff
-        if self[Register.rcx] & 0xffff_ffff != 0 || value & 1 == 0 || value & ~owner.features.xcr0Mask != 0 || value & 6 == 4 {
+        if rcx & 0xffff_ffff != 0 || value & 1 == 0 || value & ~owner.features.xcr0Mask != 0 || value & 6 == 4 {
             throw generalProtection()
         }
         state.xcr0 = value
@@ -249,7 +249,7 @@ extension CPU {
     func getExtendedControl() throws(Stop) {
         if state.cr4 & CR4.osXSave == 0 { throw undefined() }
         let value: UInt64
-        switch self[Register.rcx] & 0xffff_ffff {
+        switch rcx & 0xffff_ffff {
         case 0: value = state.xcr0
         case 1: value = state.xcr0  // XINUSE: everything may be in use
         default: throw generalProtection()

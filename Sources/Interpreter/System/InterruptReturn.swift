@@ -125,11 +125,11 @@ extension CPU {
         state.segments[SegmentName.ss] = stack
         state.rip = target.rip
         if target.isLong {
-            self[Register.rsp] = pointer
+            rsp = pointer
         } else if stack.isDefaultBig {
-            self[Register.rsp] = pointer & 0xffff_ffff
+            rsp = pointer & 0xffff_ffff
         } else {
-            self[Register.rsp] = self[Register.rsp] & ~0xffff | pointer & 0xffff
+            rsp = rsp & ~0xffff | pointer & 0xffff
         }
         if isOuter { dropInnerSegments(privilege: target.privilege) }
     }
@@ -161,7 +161,7 @@ extension CPU {
         for number in 0..<6 {
             state.segments[number] = .realMode(selector: UInt16(truncatingIfNeeded: selectors[number]), type: 0xf3)
         }
-        self[Register.rsp] = pointer
+        rsp = pointer
         state.rip = rip
     }
 }

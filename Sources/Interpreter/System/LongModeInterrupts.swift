@@ -32,7 +32,7 @@ extension CPU {
         let newPrivilege = code.isConforming ? privilege : code.privilegeLevel
 
         // Which stack: IST, the new privilege's, or the present one.
-        var top = self[Register.rsp]
+        var top = rsp
         if unsafe core.codeSize != .bits64 { top &= stackMask }
         let ist = gate.interruptStack
         if ist != 0 || newPrivilege != privilege {
@@ -46,7 +46,7 @@ extension CPU {
         let segment = try accessed(code, selector & 0xfffc | UInt16(newPrivilege))
         state.segments[SegmentName.cs] = segment
         if newPrivilege != privilege { state.segments[SegmentName.ss] = nullStack(newPrivilege) }
-        self[Register.rsp] = top
+        rsp = top
         state.rip = gate.gateOffset
         state.rflags &= ~(RFlags.trap | RFlags.nestedTask | RFlags.resume | RFlags.virtual8086)
         if type == SystemSegmentType.interruptGate { state.rflags &= ~RFlags.interrupt }
@@ -67,7 +67,7 @@ extension CPU {
         let bytes = delivery.errorCode == nil ? 40 : 48
         let bottom = top &- UInt64(bytes)
         if !isCanonical(bottom) || !isCanonical(top &- 1) { throw fault(Vector.stackFault, code: delivery.external) }
-        let rsp = self[Register.rsp]
+        let rsp = rsp
         let cs = UInt64(state.segments[SegmentName.cs].selector)
         if let frame = unsafe try systemPointer(bottom, bytes, access) {
             // All in one page: five or six plain stores.

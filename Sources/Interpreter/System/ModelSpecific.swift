@@ -35,7 +35,7 @@ extension CPU {
 
     func readModelSpecific() throws(Stop) {
         try requireSupervisor()
-        let number = UInt32(truncatingIfNeeded: self[Register.rcx])
+        let number = UInt32(truncatingIfNeeded: rcx)
         let value: UInt64
         switch number {
         case MSR.timeStampCounter: value = timeStamp
@@ -65,7 +65,7 @@ extension CPU {
 
     func writeModelSpecific() throws(Stop) {
         try requireSupervisor()
-        let number = UInt32(truncatingIfNeeded: self[Register.rcx])
+        let number = UInt32(truncatingIfNeeded: rcx)
         let value = self[Register.rdx] &<< 32 | self[Register.rax] & 0xffff_ffff
         switch number {
         case MSR.timeStampCounter:
@@ -118,11 +118,11 @@ extension CPU {
 
     func identify() {
         let leaf = owner.features.leaf(
-            UInt32(truncatingIfNeeded: self[Register.rax]), UInt32(truncatingIfNeeded: self[Register.rcx]),
+            UInt32(truncatingIfNeeded: self[Register.rax]), UInt32(truncatingIfNeeded: rcx),
             cr4: state.cr4, xcr0: state.xcr0, tscFrequency: HostClock.timeStampFrequency)
         self[Register.rax] = UInt64(leaf.eax)
         self[Register.rbx] = UInt64(leaf.ebx)
-        self[Register.rcx] = UInt64(leaf.ecx)
+        rcx = UInt64(leaf.ecx)
         self[Register.rdx] = UInt64(leaf.edx)
     }
 
@@ -141,7 +141,7 @@ extension Handlers {
     static let rdtsc: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.readTimeStamp() } }
     static let rdtscp: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
         try cpu.readTimeStamp()
-        cpu[Register.rcx] = cpu.state.tscAux } }
+        cpu.rcx = cpu.state.tscAux } }
     static let rdpid: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
         unsafe cpu.setRegister(i.pointee.r1, cpu.state.tscAux) } }
     static let generalProtection: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in throw cpu.generalProtection() } }

@@ -48,7 +48,7 @@ extension CPU {
                 }
             }
             try push(&stack, UInt64(state.segments[SegmentName.ss].selector), bytes)
-            try push(&stack, self[Register.rsp], bytes)
+            try push(&stack, rsp, bytes)
         } else {
             stack = presentStack(code: external)
         }

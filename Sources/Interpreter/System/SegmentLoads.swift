@@ -146,10 +146,10 @@ extension CPU {
         let bytes = unsafe Int(i.pointee.operandBytes)
         // The width of the stack is that of the SS before the load.
         let mask = stackMask
-        let top = self[Register.rsp] &+ UInt64(bytes)
+        let top = rsp &+ UInt64(bytes)
         let selector = UInt16(truncatingIfNeeded: try peek(2))
         unsafe try loadSegment(Int(i.pointee.small), selector)
-        self[Register.rsp] = mask == 0xffff ? self[Register.rsp] & ~0xffff | top & 0xffff : top & mask
+        rsp = mask == 0xffff ? rsp & ~0xffff | top & 0xffff : top & mask
     }
 
     func loadFarPointer(_ i: InstructionPointer) throws(Stop) {

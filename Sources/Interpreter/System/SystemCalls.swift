@@ -63,7 +63,7 @@ extension CPU {
     func systemCall(_ i: InstructionPointer) throws(Stop) {
         try requireSystemCalls()
         let selector = UInt16(truncatingIfNeeded: state.star >> 32) & 0xfffc
-        unsafe self[Register.rcx] = nextRIP(i)
+        unsafe rcx = nextRIP(i)
         let trapped = state.rflags & RFlags.trap != 0
         if isLongActive {
             let flags = rflags & ~RFlags.resume
@@ -86,10 +86,10 @@ extension CPU {
         let long = unsafe i.pointee.operandBytes == 8
         let base = UInt16(truncatingIfNeeded: state.star >> 48)
         if long {
-            if !isCanonical(self[Register.rcx]) { throw generalProtection() }
-            state.rip = self[Register.rcx]
+            if !isCanonical(rcx) { throw generalProtection() }
+            state.rip = rcx
         } else {
-            state.rip = self[Register.rcx] & 0xffff_ffff
+            state.rip = rcx & 0xffff_ffff
         }
         if isLongActive {
             // RF, VM and what is reserved are cleared.
@@ -107,7 +107,7 @@ extension CPU {
         let selector = UInt16(truncatingIfNeeded: state.sysenterCS) & 0xfffc
         if !isProtected || selector == 0 { throw generalProtection() }
         let mask: UInt64 = isLongActive ? .max : 0xffff_ffff
-        self[Register.rsp] = state.sysenterESP & mask
+        rsp = state.sysenterESP & mask
         state.rip = state.sysenterEIP & mask
         state.rflags &= ~(RFlags.virtual8086 | RFlags.interrupt | RFlags.resume)
         enterFlat(
@@ -118,9 +118,9 @@ extension CPU {
         let selector = UInt16(truncatingIfNeeded: state.sysenterCS) & 0xfffc
         if unsafe !isProtected || selector == 0 || core.privilege != 0 { throw generalProtection() }
         let long = unsafe i.pointee.operandBytes == 8
-        let rip = self[Register.rdx], rsp = self[Register.rcx]
+        let rip = self[Register.rdx], rsp = rcx
         if long && (!isCanonical(rip) || !isCanonical(rsp)) { throw generalProtection() }
-        self[Register.rsp] = long ? rsp : rsp & 0xffff_ffff
+        self.rsp = long ? rsp : rsp & 0xffff_ffff
         state.rip = long ? rip : rip & 0xffff_ffff
         let code = (selector &+ (long ? 32 : 16)) | 3
         enterFlat(FlatSegment.code(code, privilege: 3, long: long), FlatSegment.stack(code &+ 8, privilege: 3))

@@ -100,7 +100,7 @@ extension CPU {
     /// The stack in use, at the present privilege.
     func presentStack(code: UInt32 = 0) -> SystemStack {
         SystemStack(
-            segment: state.segments[SegmentName.ss], pointer: self[Register.rsp] & stackMask, mask: stackMask,
+            segment: state.segments[SegmentName.ss], pointer: rsp & stackMask, mask: stackMask,
             access: ownAccess, code: code)
     }
 
@@ -138,9 +138,9 @@ extension CPU {
     /// Makes SS:RSP what became of this stack.
     func use(_ stack: SystemStack) {
         if stack.mask == 0xffff {
-            self[Register.rsp] = self[Register.rsp] & ~0xffff | stack.pointer & 0xffff
+            rsp = rsp & ~0xffff | stack.pointer & 0xffff
         } else {
-            self[Register.rsp] = stack.pointer & stack.mask
+            rsp = stack.pointer & stack.mask
         }
     }
 }

@@ -176,7 +176,7 @@ extension CPU {
             var reader = old
             for n in 0..<count { parameters[n] = try pop(&reader, bytes) }
             try push(&stack, UInt64(state.segments[SegmentName.ss].selector), bytes)
-            try push(&stack, self[Register.rsp], bytes)
+            try push(&stack, rsp, bytes)
             for n in (0..<count).reversed() { try push(&stack, parameters[n], bytes) }
         }
         if far.isCall { try pushReturn(&stack, far, bytes) }
