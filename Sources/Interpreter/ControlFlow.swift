@@ -146,17 +146,9 @@ extension Lowering {
 
 extension CPU {
     private func indirectTarget(_ i: InstructionPointer) throws(Stop) -> UInt64 {
-        let bytes = unsafe i.pointee.operandBytes
-        if unsafe i.pointee.options.contains(.memory) {
-            let address = unsafe try address(i, Int(bytes), write: false)
-            switch bytes {
-            case 8: return try load(address, UInt64.self)
-            case 4: return UInt64(try load(address, UInt32.self))
-            default: return UInt64(try load(address, UInt16.self))
-            }
-        }
-        let value = unsafe register(i.pointee.r1, UInt64.self)
-        return bytes == 8 ? value : bytes == 4 ? value & 0xffff_ffff : value & 0xffff
+        let bytes = unsafe Int(i.pointee.operandBytes)
+        if unsafe i.pointee.options.contains(.memory) { return unsafe try loadOperand(i, bytes) }
+        return unsafe register(i.pointee.r1, bytes: bytes)
     }
 
     @inline(__always) func jumpIndirect(_ i: InstructionPointer) -> UnsafeRawPointer? {

@@ -65,25 +65,6 @@ extension Lowering {
 }
 
 extension CPU {
-    func loadOperand(_ i: InstructionPointer, _ bytes: Int) throws(Stop) -> UInt64 {
-        let address = unsafe try address(i, bytes, write: false)
-        switch bytes {
-        case 1: return UInt64(try load(address, UInt8.self))
-        case 2: return UInt64(try load(address, UInt16.self))
-        case 4: return UInt64(try load(address, UInt32.self))
-        default: return try load(address, UInt64.self)
-        }
-    }
-
-    func store(_ address: UInt64, _ value: UInt64, bytes: Int) throws(Stop) {
-        switch bytes {
-        case 1: try store(address, UInt8(truncatingIfNeeded: value))
-        case 2: try store(address, UInt16(truncatingIfNeeded: value))
-        case 4: try store(address, UInt32(truncatingIfNeeded: value))
-        default: try store(address, value)
-        }
-    }
-
     func popToMemory(_ i: InstructionPointer) throws(Stop) {
         let bytes = unsafe Int(i.pointee.operandBytes)
         let top = rsp

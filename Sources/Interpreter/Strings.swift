@@ -162,15 +162,6 @@ extension CPU {
         return 1
     }
 
-    private func load(_ address: UInt64, bytes: Int) throws(Stop) -> UInt64 {
-        switch bytes {
-        case 1: UInt64(try load(address, UInt8.self))
-        case 2: UInt64(try load(address, UInt16.self))
-        case 4: UInt64(try load(address, UInt32.self))
-        default: try load(address, UInt64.self)
-        }
-    }
-
     private func compare(_ a: UInt64, _ b: UInt64, _ bytes: Int) {
         switch bytes {
         case 1: _ = Subtract.apply(self, UInt8(truncatingIfNeeded: a), UInt8(truncatingIfNeeded: b))

@@ -117,21 +117,8 @@ extension CPU {
     /// The source of `Lowering.wide`, zero-extended.
     func wideSource(_ i: InstructionPointer) throws(Stop) -> UInt64 {
         let bytes = unsafe Int(i.pointee.operandBytes)
-        if unsafe i.pointee.options.contains(.memory) {
-            let address = unsafe try address(i, bytes, write: false)
-            switch bytes {
-            case 1: return UInt64(try load(address, UInt8.self))
-            case 2: return UInt64(try load(address, UInt16.self))
-            case 4: return UInt64(try load(address, UInt32.self))
-            default: return try load(address, UInt64.self)
-            }
-        }
-        switch bytes {
-        case 1: return unsafe UInt64(register(i.pointee.r2, UInt8.self))
-        case 2: return unsafe UInt64(register(i.pointee.r2, UInt16.self))
-        case 4: return unsafe UInt64(register(i.pointee.r2, UInt32.self))
-        default: return unsafe register(i.pointee.r2, UInt64.self)
-        }
+        if unsafe i.pointee.options.contains(.memory) { return unsafe try loadOperand(i, bytes) }
+        return unsafe register(i.pointee.r2, bytes: bytes)
     }
 
     /// Sets rDX:rAX, or AX for bytes.

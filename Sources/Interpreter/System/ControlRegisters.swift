@@ -64,8 +64,7 @@ extension CPU {
     func sourceOperand(_ i: InstructionPointer) throws(Stop) -> UInt64 {
         let bytes = unsafe Int(i.pointee.operandBytes)
         if unsafe i.pointee.options.contains(.memory) { return unsafe try loadOperand(i, bytes) }
-        let value = unsafe register(i.pointee.r1, UInt64.self)
-        return bytes == 8 ? value : value & ((1 &<< UInt64(bytes * 8)) &- 1)
+        return unsafe register(i.pointee.r1, bytes: bytes)
     }
 
     /// Stores to what `Lowering.setDestination` set; memory takes `memoryBytes`.
