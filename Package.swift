@@ -60,7 +60,9 @@ let package = Package(
             ]),
         .executableTarget(
             name: "roost",
-            dependencies: ["Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: [
+                "Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: settings),
 
         tests("Launcher", ["Launcher", "HostInterface"]),
@@ -72,7 +74,9 @@ let package = Package(
         tests(
             "PlatformBoot",
             ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
-        tests("HostileGuest", ["CPUOracle", "Interpreter", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        tests(
+            "HostileGuest",
+            ["CPUOracle", "Interpreter", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         // The host's CPU as a judge of engines; tests, fuzzers and benches only.
         .target(name: "COracle"),
         room("CPUOracle", ["COracle", "CZydis"]),
@@ -93,6 +97,7 @@ let package = Package(
 if Context.environment["ROOST_FUZZ"] != nil {
     package.targets.append(
         .executableTarget(
-            name: "FuzzBoot", dependencies: ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"], path: "Fuzz/Boot",
+            name: "FuzzBoot", dependencies: ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"],
+            path: "Fuzz/Boot",
             swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
 }

@@ -34,7 +34,9 @@ struct BareGuest {
         try makePageTables()
         // One gate is enough: 64-bit interrupt gates (SDM 3A, figure 6-8) for all exceptions.
         for vector in 0..<32 {
-            try store(Self.handler & 0xffff | 8 << 16 | 0x8e00 << 32 | (Self.handler & 0xffff_0000) << 32, at: Self.interruptTable + UInt64(vector) * 16)
+            try store(
+                Self.handler & 0xffff | 8 << 16 | 0x8e00 << 32 | (Self.handler & 0xffff_0000) << 32,
+                at: Self.interruptTable + UInt64(vector) * 16)
         }
         for (index, descriptor) in [UInt64(0), 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff].enumerated() {
             try store(descriptor, at: Self.descriptorTable + UInt64(index) * 8)
@@ -74,7 +76,9 @@ struct BareGuest {
     }
 
     func put(_ bytes: [UInt8], at address: UInt64) throws { try memory.write(bytes, at: GuestPhysicalAddress(address)) }
-    private func store(_ value: UInt64, at address: UInt64) throws { try memory.store(value, at: GuestPhysicalAddress(address)) }
+    private func store(_ value: UInt64, at address: UInt64) throws {
+        try memory.store(value, at: GuestPhysicalAddress(address))
+    }
 
     /// Goes on at privilege level 3.
     func enterUser() {

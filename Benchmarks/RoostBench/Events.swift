@@ -16,7 +16,9 @@ enum Events {
 
     static let all = [
         // mov rax, [rdx]; add rdx, 4096; cmp rdx, r8; cmovae rdx, r9. More pages than the TLB holds.
-        Event(name: "tlb-miss", body: [0x48, 0x8b, 0x02, 0x48, 0x81, 0xc2, 0x00, 0x10, 0, 0, 0x4c, 0x39, 0xc2, 0x49, 0x0f, 0x43, 0xd1]),
+        Event(
+            name: "tlb-miss",
+            body: [0x48, 0x8b, 0x02, 0x48, 0x81, 0xc2, 0x00, 0x10, 0, 0, 0x4c, 0x39, 0xc2, 0x49, 0x0f, 0x43, 0xd1]),
         // ud2; the handler: add qword [rsp], 2; iretq.
         Event(name: "exception", body: [0x0f, 0x0b], handler: [0x48, 0x83, 0x04, 0x24, 0x02, 0x48, 0xcf]),
         // syscall; the handler: test rbx, rbx; jz to the HLT; sysretq.
@@ -81,7 +83,8 @@ enum Events {
         let first = try guest.runToHalt()
         guest.start(rounds: 0)
         let second = try guest.runToHalt()
-        return Double(first) - Double(second) < 0 ? 0 : (Double(first) - Double(second)) / Double(repetitions * pattern.count)
+        return Double(first) - Double(second) < 0
+            ? 0 : (Double(first) - Double(second)) / Double(repetitions * pattern.count)
     }
 
     private static func withBytes(of value: Int32) -> [UInt8] {

@@ -34,7 +34,9 @@ import X86
         let rounds: UInt64 = 40
         guest.start(rounds: rounds)
         let (exit, instructions) = guest.vcpu.run(atMost: 1 << 30)
-        guard case .halt = exit else { throw HostError("the integer mix did not come to its end\n\(guest.vcpu.describe())") }
+        guard case .halt = exit else {
+            throw HostError("the integer mix did not come to its end\n\(guest.vcpu.describe())")
+        }
         print("instructions \(instructions) in \(rounds) rounds")
         // The best of ten, of some tenths of a second each: the others were disturbed.
         var best = UInt64.max

@@ -37,7 +37,8 @@ package func compare(
     note("rip", native.rip, engine.rip)
     if (native.rflags ^ engine.rflags) & tolerance.flags != 0 {
         differences.append(
-            "rflags: host \(flagNames(native.rflags)) engine \(flagNames(engine.rflags)) of \(flagNames(tolerance.flags))")
+            "rflags: host \(flagNames(native.rflags)) engine \(flagNames(engine.rflags)) of \(flagNames(tolerance.flags))"
+        )
     }
     for index in 0..<16 { note(registerNames[index], native.gpr[index], engine.gpr[index], tolerance.gpr[index]) }
     for index in 0..<64 where tolerance.freeVectors >> UInt64(index / 4) & 1 == 0 {
@@ -74,7 +75,7 @@ private func compareMemory(
     var found = false
     for address in Set(left.keys).union(right.keys).sorted() where left[address] != right[address] {
         // A word that one side left alone has an old value that we do not know here: it counts as different.
-        if free.contains(where: { $0.overlaps(address ..< address &+ 8) }) {
+        if free.contains(where: { $0.overlaps(address..<address &+ 8) }) {
             guard let one = left[address], let other = right[address] else { continue }
             var mask: UInt64 = 0
             for byte in 0..<8 where !free.contains(where: { $0.contains(address &+ UInt64(byte)) }) {
@@ -106,19 +107,23 @@ extension Mismatch {
         var lines = Self.describe(test, disassembler)
         lines.insert(contentsOf: differences.map { "    \($0)" }, at: 1)
         lines.append(
-            "    host vector \(native.vector), error \(native.errorCode), cr2 \(hexadecimal(native.cr2)), rip \(hexadecimal(native.rip, 8))")
+            "    host vector \(native.vector), error \(native.errorCode), cr2 \(hexadecimal(native.cr2)), rip \(hexadecimal(native.rip, 8))"
+        )
         return lines.joined(separator: "\n")
     }
 
     /// A case before it is run.
-    package static func describe(_ test: TestCase) -> String { describe(test, Disassembler()).joined(separator: "\n") + "\n" }
+    package static func describe(_ test: TestCase) -> String {
+        describe(test, Disassembler()).joined(separator: "\n") + "\n"
+    }
 
     private static func describe(_ test: TestCase, _ disassembler: Disassembler) -> [String] {
         let text = disassembler.text(test.codeBytes, at: test.rip)
         let bytes = test.codeBytes.map { hexadecimal(UInt64($0), 2) }.joined(separator: " ")
         var lines = ["\(text)    bytes \(bytes) at \(hexadecimal(test.rip, 8))"]
         lines.append(
-            "    in: rflags \(flagNames(test.rflags)) mxcsr \(hexadecimal(UInt64(test.mxcsr), 4)) fcw/fsw/ftw \(hexadecimal(test.fxsave[0], 10))")
+            "    in: rflags \(flagNames(test.rflags)) mxcsr \(hexadecimal(UInt64(test.mxcsr), 4)) fcw/fsw/ftw \(hexadecimal(test.fxsave[0], 10))"
+        )
         for row in 0..<4 {
             let four = (row * 4..<row * 4 + 4).map { "\(registerNames[$0]) \(hexadecimal(test.gpr[$0]))" }
             lines.append("    in: " + four.joined(separator: " "))
@@ -148,8 +153,12 @@ extension Mismatch {
 /// Mismatches by kind, most frequent first, with a few of each in full.
 package func summary(_ mismatches: [Mismatch], shown: Int = 2, groups: Int = 30) -> String {
     let disassembler = Disassembler()
-    let byName = Dictionary(grouping: mismatches, by: \.name).sorted { ($1.value.count, $0.key) < ($0.value.count, $1.key) }
-    let byKind = Dictionary(grouping: mismatches, by: \.kind).sorted { ($1.value.count, $0.key) < ($0.value.count, $1.key) }
+    let byName = Dictionary(grouping: mismatches, by: \.name).sorted {
+        ($1.value.count, $0.key) < ($0.value.count, $1.key)
+    }
+    let byKind = Dictionary(grouping: mismatches, by: \.kind).sorted {
+        ($1.value.count, $0.key) < ($0.value.count, $1.key)
+    }
     var text = byName.map { "\($0.key) \($0.value.count)" }.joined(separator: ", ") + "\n"
     for group in byKind.prefix(groups) {
         text += "\n== \(group.value.count) of \(group.key) (\(group.value[0].isaSet))\n"

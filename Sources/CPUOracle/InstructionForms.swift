@@ -105,7 +105,8 @@ package struct InstructionForms: Sendable {
 
     /// The definition that a form with this ModRM has; nil if none, or none of ours.
     private static func probe(
-        _ form: inout InstructionForm, _ choice: Int, _ decoder: Disassembler, _ scratch: inout Disassembler.Instruction,
+        _ form: inout InstructionForm, _ choice: Int, _ decoder: Disassembler,
+        _ scratch: inout Disassembler.Instruction,
         _ sets: InstructionSets
     ) -> Int? {
         // SIB 08: base rax, index rcx, a vector index for those that want one. The rest are zeros.
@@ -150,7 +151,9 @@ package struct InstructionForms: Sendable {
         case 0:
             switch opcode {
             case 0x00..<0x40: opcode & 7 < 4
-            case 0x63, 0x69, 0x6b, 0x80...0x8f, 0xc0, 0xc1, 0xc6, 0xc7, 0xd0...0xd3, 0xd8...0xdf, 0xf6, 0xf7, 0xfe, 0xff: true
+            case 0x63, 0x69, 0x6b, 0x80...0x8f, 0xc0, 0xc1, 0xc6, 0xc7, 0xd0...0xd3, 0xd8...0xdf, 0xf6, 0xf7, 0xfe,
+                0xff:
+                true
             default: false
             }
         case 1:

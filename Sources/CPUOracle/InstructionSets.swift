@@ -8,12 +8,14 @@ package struct InstructionSets: Sendable {
 
     /// ISA sets by Zydis' names, with the flag of /proc/cpuinfo that says whether the host has them.
     private static let flags: [(set: String, flag: String)] = [
-        ("I86", ""), ("I186", ""), ("I386", ""), ("I486", ""), ("I486REAL", ""), ("PENTIUMREAL", ""), ("PENTIUMMMX", "mmx"),
+        ("I86", ""), ("I186", ""), ("I386", ""), ("I486", ""), ("I486REAL", ""), ("PENTIUMREAL", ""),
+        ("PENTIUMMMX", "mmx"),
         ("PPRO", ""), ("LONGMODE", ""), ("X87", ""), ("FCMOV", ""), ("CMOV", ""), ("FAT_NOP", ""), ("PAUSE", ""),
         ("PREFETCH_NOP", ""), ("LAHF", "lahf_lm"), ("CMPXCHG16B", "cx16"), ("CLFSH", "clflush"), ("SSE", "sse"),
         ("SSE2", "sse2"), ("SSE2MMX", "sse2"), ("SSEMXCSR", "sse"), ("SSE_PREFETCH", "sse"), ("SSE3", "pni"),
         ("SSE3X87", "pni"), ("SSSE3", "ssse3"), ("SSSE3MMX", "ssse3"), ("SSE4", "sse4_1"), ("SSE42", "sse4_2"),
-        ("POPCNT", "popcnt"), ("LZCNT", "abm"), ("BMI1", "bmi1"), ("BMI2", "bmi2"), ("MOVBE", "movbe"), ("F16C", "f16c"),
+        ("POPCNT", "popcnt"), ("LZCNT", "abm"), ("BMI1", "bmi1"), ("BMI2", "bmi2"), ("MOVBE", "movbe"),
+        ("F16C", "f16c"),
         ("FMA", "fma"), ("AVX", "avx"), ("AVX2", "avx2"), ("AVX2GATHER", "avx2"), ("AES", "aes"), ("AVXAES", "aes"),
         ("PCLMULQDQ", "pclmulqdq"), ("SHA", "sha_ni"), ("ADOX_ADCX", "adx"),
     ]
@@ -44,8 +46,10 @@ package struct InstructionSets: Sendable {
 
     /// Privileged, sensitive, different on every machine or on every run, or tested elsewhere.
     private static let excluded: Set<String> = [
-        "cpuid", "rdtsc", "rdtscp", "rdpmc", "syscall", "sysenter", "sysexit", "int", "int1", "into", "iret", "iretd", "iretq",
-        "rsm", "smsw", "ud0", "lfs", "lgs", "lss", "lds", "les", "monitor", "mwait", "xabort", "xbegin", "getsec", "wbnoinvd",
+        "cpuid", "rdtsc", "rdtscp", "rdpmc", "syscall", "sysenter", "sysexit", "int", "int1", "into", "iret", "iretd",
+        "iretq",
+        "rsm", "smsw", "ud0", "lfs", "lgs", "lss", "lds", "les", "monitor", "mwait", "xabort", "xbegin", "getsec",
+        "wbnoinvd",
     ]
 
     /// A user program gets #GP(0) for these, whatever their operands: that is worth a test.

@@ -74,7 +74,8 @@ extension InstructionGenerator {
         if memory.type == ZYDIS_MEMOP_TYPE_VSIB {
             // Indices of either width that stay near; now and then one far away.
             let vector = Int(ZydisRegisterGetId(memory.index))
-            let wide = instruction.name.hasSuffix("qps") || instruction.name.hasSuffix("qpd")
+            let wide =
+                instruction.name.hasSuffix("qps") || instruction.name.hasSuffix("qpd")
                 || instruction.name.hasSuffix("qd") || instruction.name.hasSuffix("qq")
             for word in 0..<4 {
                 let near = { (random: inout SeededGenerator) in Int64(random.below(400) - 200) }
@@ -93,9 +94,11 @@ extension InstructionGenerator {
             return true
         }
         // A bit's number in a register reaches 2^60 bytes far (SDM 2, BT).
-        if instruction.category == ZYDIS_CATEGORY_BITBYTE, let bit = instruction.operands.last(where: {
-            $0.visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT
-        })?.generalRegister, instruction.name.hasPrefix("bt") {
+        if instruction.category == ZYDIS_CATEGORY_BITBYTE,
+            let bit = instruction.operands.last(where: {
+                $0.visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT
+            })?.generalRegister, instruction.name.hasPrefix("bt")
+        {
             test.gpr[bit] = UInt64(bitPattern: Int64(random.below(6000) - 3000))
         }
         var target = place
@@ -142,10 +145,13 @@ extension InstructionGenerator {
     }
 
     private func replaceCode(
-        _ test: inout TestCase, _ instruction: inout Disassembler.Instruction, _ field: (offset: Int, bits: Int), _ value: UInt64
+        _ test: inout TestCase, _ instruction: inout Disassembler.Instruction, _ field: (offset: Int, bits: Int),
+        _ value: UInt64
     ) -> Bool {
         var bytes = test.codeBytes
-        for index in 0..<field.bits / 8 { bytes[field.offset + index] = UInt8(truncatingIfNeeded: value >> (index * 8)) }
+        for index in 0..<field.bits / 8 {
+            bytes[field.offset + index] = UInt8(truncatingIfNeeded: value >> (index * 8))
+        }
         guard let changed = decoder.decode(bytes), changed.definition == instruction.definition else { return false }
         instruction = changed
         test.setCode(bytes)
@@ -191,7 +197,9 @@ extension InstructionGenerator {
             let field = instruction.immediate
             var landing = code.lowerBound + random.next() % 0x4000
             if field.bits == 8 { landing = next &+ UInt64(bitPattern: Int64(Int8(truncatingIfNeeded: random.next()))) }
-            if field.bits == 32, random.chance(5) { landing = next &+ UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: random.next()))) }
+            if field.bits == 32, random.chance(5) {
+                landing = next &+ UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: random.next())))
+            }
             if landing >= test.rip, landing < next { return false }
             return replaceCode(&test, &instruction, field, landing &- next)
         }

@@ -36,7 +36,11 @@ extension SeededGenerator {
     package mutating func integer() -> UInt64 {
         let value = next()
         switch below(8) {
-        case 0: return pick([0, 1, 2, ~0, ~1, 1 << 63, (1 << 63) - 1, 0x8000_0000, 0x7fff_ffff, 0xffff_ffff, 0x8000, 0x7fff, 0x80, 0x7f, 0xff])
+        case 0:
+            return pick([
+                0, 1, 2, ~0, ~1, 1 << 63, (1 << 63) - 1, 0x8000_0000, 0x7fff_ffff, 0xffff_ffff, 0x8000, 0x7fff, 0x80,
+                0x7f, 0xff,
+            ])
         case 1: return 1 << (value & 63)
         case 2: return (1 << (value & 63)) &- 1
         case 3: return ~(1 << (value & 63))

@@ -16,12 +16,12 @@ internal import COracle
 package enum OracleLayout {
     package static let pageSize: UInt64 = 4096
     /// Readable and executable.
-    package static let code = UInt64(ORACLE_CODE) ..< UInt64(ORACLE_CODE) + UInt64(ORACLE_CODE_PAGES) * pageSize
+    package static let code = UInt64(ORACLE_CODE)..<UInt64(ORACLE_CODE) + UInt64(ORACLE_CODE_PAGES) * pageSize
     /// Readable and writable, not executable.
-    package static let data = UInt64(ORACLE_DATA) ..< UInt64(ORACLE_DATA) + UInt64(ORACLE_RW_PAGES) * pageSize
-    package static let stack = UInt64(ORACLE_STACK) ..< UInt64(ORACLE_STACK) + UInt64(ORACLE_RW_PAGES) * pageSize
+    package static let data = UInt64(ORACLE_DATA)..<UInt64(ORACLE_DATA) + UInt64(ORACLE_RW_PAGES) * pageSize
+    package static let stack = UInt64(ORACLE_STACK)..<UInt64(ORACLE_STACK) + UInt64(ORACLE_RW_PAGES) * pageSize
     /// Readable.
-    package static let rom = UInt64(ORACLE_ROM) ..< UInt64(ORACLE_ROM) + UInt64(ORACLE_ROM_PAGES) * pageSize
+    package static let rom = UInt64(ORACLE_ROM)..<UInt64(ORACLE_ROM) + UInt64(ORACLE_ROM_PAGES) * pageSize
 
     package static let imageBytes = UInt64(ORACLE_IMAGE_PAGES) * pageSize
 

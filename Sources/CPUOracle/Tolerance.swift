@@ -72,7 +72,7 @@ package struct Tolerance {
                 effectiveAddress(of: $0, test, instruction)
             }).first {
                 freeMemory.append(
-                    instruction.operandWidth == 16 ? place &+ 6 ..< place &+ 14 : place &+ 12 ..< place &+ 28)
+                    instruction.operandWidth == 16 ? place &+ 6..<place &+ 14 : place &+ 12..<place &+ 28)
             }
         default: break
         }
@@ -105,7 +105,9 @@ package struct Tolerance {
 
     /// DPPS and DPPD multiply, then add, then add again, and an unmasked exception stops them in between
     /// (SDM 2A, DPPS). Looked at from outside, only the sum of all flags and the last result can be seen.
-    private mutating func tolerateDotProduct(_ test: TestCase, _ instruction: Disassembler.Instruction, _ native: Outcome) {
+    private mutating func tolerateDotProduct(
+        _ test: TestCase, _ instruction: Disassembler.Instruction, _ native: Outcome
+    ) {
         guard instruction.name.contains("dpp"), test.mxcsr & 0x1f80 != 0x1f80, native.vector == 19 else { return }
         mxcsr &= ~0x3f
         mayGoOn = true
@@ -132,7 +134,9 @@ package struct Tolerance {
             for register in [1, 6, 7] { gpr[register] = 0xffff_ffff }
         }
         // Several writes, any of which may have happened before the one that faults; of CALL to a bad address, the push.
-        if ["fnsave", "fnstenv", "enter", "maskmovdqu", "maskmovq", "call", "fbstp", "fstp"].contains(name) { memory = false }
+        if ["fnsave", "fnstenv", "enter", "maskmovdqu", "maskmovq", "call", "fbstp", "fstp"].contains(name) {
+            memory = false
+        }
         // Of an operand in many parts, or with some masked out, the byte that faults is the CPU's choice; not the page.
         if ["fnsave", "fnstenv", "frstor", "fldenv", "fbstp", "fbld"].contains(name) || name.contains("maskmov") {
             faultAddress = ~0xfff

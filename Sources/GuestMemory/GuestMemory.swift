@@ -39,7 +39,8 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     @usableFromInline let lowEnd: UInt64
     @usableFromInline let highEnd: UInt64
 
-    init(_ base: UnsafeMutableRawPointer, _ codeTags: UnsafeMutablePointer<UInt8>, _ lowEnd: UInt64, _ highEnd: UInt64) {
+    init(_ base: UnsafeMutableRawPointer, _ codeTags: UnsafeMutablePointer<UInt8>, _ lowEnd: UInt64, _ highEnd: UInt64)
+    {
         unsafe (self.base, self.codeTags) = (base, codeTags)
         (self.lowEnd, self.highEnd) = (lowEnd, highEnd)
     }
@@ -106,8 +107,11 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
         unsafe base = range.base
         // Zero pages until touched: a large Guest's tags cost nothing at first.
         let tagBytes = Int(highEnd >> 12)
-        let tags = unsafe mmap(nil, tagBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        guard let tags = unsafe tags, unsafe tags != MAP_FAILED else { throw HostError("cannot map page tags", errno: .current) }
+        let tags = unsafe mmap(
+            nil, tagBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let tags = unsafe tags, unsafe tags != MAP_FAILED else {
+            throw HostError("cannot map page tags", errno: .current)
+        }
         unsafe codeTags = tags.assumingMemoryBound(to: UInt8.self)
         ramView = unsafe RAMView(base, codeTags, lowEnd, highEnd)
         self.range = range
@@ -170,7 +174,9 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     package func write(_ bytes: some Sequence<UInt8>, at address: GuestPhysicalAddress) throws(GuestMemoryError) {
         let bytes = Array(bytes)
         let result: Result<Void, GuestMemoryError> = unsafe bytes.withUnsafeBytes { buffer in
-            do throws(GuestMemoryError) { return .success(unsafe try write(buffer, at: address)) } catch { return .failure(error) }
+            do throws(GuestMemoryError) { return .success(unsafe try write(buffer, at: address)) } catch {
+                return .failure(error)
+            }
         }
         try result.get()
     }

@@ -72,7 +72,8 @@ package func readFile(_ path: String, limit: Int = 4 << 30) throws(HostError) ->
     let bytes = unsafe [UInt8](unsafeUninitializedCapacity: size) { buffer, filled in
         do throws(Errno) {
             while filled < size {
-                let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(buffer)[filled...])
+                let rest = unsafe UnsafeMutableRawBufferPointer(
+                    rebasing: UnsafeMutableRawBufferPointer(buffer)[filled...])
                 let count = unsafe try file.read(into: rest)
                 if count == 0 { break }
                 filled += count

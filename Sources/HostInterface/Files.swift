@@ -11,7 +11,9 @@ package enum Files {
         let error = Errno.current
         if error.rawValue == EEXIST { return }
         let parent = path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
-        guard error == .notFound, !parent.isEmpty else { throw HostError("cannot create the folder \(path)", errno: error) }
+        guard error == .notFound, !parent.isEmpty else {
+            throw HostError("cannot create the folder \(path)", errno: error)
+        }
         try createFolder(parent)
         guard unsafe mkdir(path, 0o755) == 0 || Errno.current.rawValue == EEXIST else {
             throw HostError("cannot create the folder \(path)", errno: .current)
@@ -22,12 +24,16 @@ package enum Files {
     /// can then be moved to `path` in one step.
     package static func createTemporaryFolder(beside path: String) throws(HostError) -> String {
         var template = Array((path + ".XXXXXX").utf8CString)
-        guard unsafe mkdtemp(&template) != nil else { throw HostError("cannot create a folder beside \(path)", errno: .current) }
+        guard unsafe mkdtemp(&template) != nil else {
+            throw HostError("cannot create a folder beside \(path)", errno: .current)
+        }
         return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
     package static func rename(_ old: String, to new: String) throws(HostError) {
-        guard unsafe Glibc.rename(old, new) == 0 else { throw HostError("cannot rename \(old) to \(new)", errno: .current) }
+        guard unsafe Glibc.rename(old, new) == 0 else {
+            throw HostError("cannot rename \(old) to \(new)", errno: .current)
+        }
     }
 
     /// Writes a file that is there whole or not at all.

@@ -17,11 +17,14 @@ package struct MemoryFile: ~Copyable, Sendable {
 
     package init(name: String, byteCount: Int) throws(HostError) {
         let number = unsafe chost_memfd_create(name, 1 /* MFD_CLOEXEC */)
-        guard number >= 0 else { throw HostError("cannot create \(byteCount >> 20) MiB of guest memory", errno: .current) }
+        guard number >= 0 else {
+            throw HostError("cannot create \(byteCount >> 20) MiB of guest memory", errno: .current)
+        }
         guard ftruncate(number, off_t(byteCount)) == 0 else {
             let error = Errno.current
             close(number)
-            throw HostError("cannot size \(byteCount >> 20) MiB of memory", errno: error, advice: "use a smaller --memory")
+            throw HostError(
+                "cannot size \(byteCount >> 20) MiB of memory", errno: error, advice: "use a smaller --memory")
         }
         descriptor = FileDescriptor(owning: number)
         self.byteCount = byteCount
@@ -38,7 +41,8 @@ package struct MemoryFile: ~Copyable, Sendable {
     package init(reserving byteCount: Int) throws(HostError) {
         let address = unsafe mmap(nil, byteCount, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         guard let address = unsafe address, unsafe address != MAP_FAILED else {
-            throw HostError("cannot reserve \(byteCount >> 20) MiB of address space", errno: .current, advice: "raise `ulimit -v`")
+            throw HostError(
+                "cannot reserve \(byteCount >> 20) MiB of address space", errno: .current, advice: "raise `ulimit -v`")
         }
         unsafe base = address
         self.byteCount = byteCount
@@ -52,7 +56,8 @@ package struct MemoryFile: ~Copyable, Sendable {
     ) throws(HostError) {
         precondition(offset >= 0 && count <= byteCount - offset)
         let result = unsafe mmap(
-            base + offset, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.descriptor.rawValue, off_t(fileOffset))
+            base + offset, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.descriptor.rawValue,
+            off_t(fileOffset))
         guard unsafe result != MAP_FAILED else { throw HostError("cannot map \(count >> 20) MiB", errno: .current) }
     }
 }
@@ -78,7 +83,8 @@ package struct MemoryFile: ~Copyable, Sendable {
         guard let running = unsafe running, unsafe running != MAP_FAILED else {
             let error = Errno.current
             unsafe munmap(writing, byteCount)
-            throw HostError("cannot map generated code executable", errno: error, advice: "is memfd mounted noexec here?")
+            throw HostError(
+                "cannot map generated code executable", errno: error, advice: "is memfd mounted noexec here?")
         }
         unsafe writable = writing
         unsafe executable = UnsafeRawPointer(running)

@@ -82,7 +82,8 @@ package enum Subprocess {
         var status: Int32 = 0
         while unsafe waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
         return Result(
-            status: chost_exit_status(status), output: outputBytes, errorText: String(decoding: errorBytes, as: UTF8.self))
+            status: chost_exit_status(status), output: outputBytes,
+            errorText: String(decoding: errorBytes, as: UTF8.self))
     }
 
     private static func environmentVariables() -> [String] {
@@ -134,7 +135,7 @@ private enum CStrings {
     ) throws(HostError) -> Result {
         var pointers: [UnsafeMutablePointer<CChar>?] = unsafe strings.map { unsafe strdup($0) }
         unsafe pointers.append(nil)
-        defer { for unsafe pointer in unsafe pointers { unsafe free(pointer) } }
+        defer { unsafe pointers.forEach { unsafe free($0) } }
         return try unsafe body(&pointers)
     }
 }

@@ -5,7 +5,9 @@ extension CPU {
     /// The linear address of the record's memory operand, `bytes` long, its
     /// segment's checks passed.
     @inline(__always) func address(_ i: InstructionPointer, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
-        if unsafe i.pointee.options.contains(.complexAddress) { return unsafe try complexAddress(i, bytes, write: write) }
+        if unsafe i.pointee.options.contains(.complexAddress) {
+            return unsafe try complexAddress(i, bytes, write: write)
+        }
         return unsafe effectiveAddress(i) &+ register(i.pointee.segmentSlot, UInt64.self)
     }
 

@@ -83,8 +83,11 @@ internal import X86
         self.memory = memory
         unsafe self.stale = stale
         let bytes = unsafe CodeCache.capacity * MemoryLayout<Instruction>.stride
-        let mapping = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else { preconditionFailure("no memory for decoded code") }
+        let mapping = unsafe mmap(
+            nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else {
+            preconditionFailure("no memory for decoded code")
+        }
         unsafe arena = mapping.bindMemory(to: Instruction.self, capacity: CodeCache.capacity)
         unsafe slots = Array(repeating: nil, count: 1 << 14)
     }
@@ -144,7 +147,8 @@ internal import X86
         }
         unsafe header.storeBytes(
             of: BlockHeader(
-                key: key, nextInPage: page.first, recordCount: Int32(count), start: UInt16(start), end: UInt16(end), alive: true),
+                key: key, nextInPage: page.first, recordCount: Int32(count), start: UInt16(start), end: UInt16(end),
+                alive: true),
             as: BlockHeader.self)
         unsafe page.first = header
         unsafe page.granules |= CodeCache.granules(start, end)
@@ -158,10 +162,14 @@ internal import X86
             let old = unsafe slots
             unsafe slots = Array(repeating: nil, count: old.count * 2)
             slotCount = 0
-            for unsafe slot in unsafe old { if let slot = unsafe slot, unsafe header(slot.block).pointee.alive { unsafe insert(slot) } }
+            unsafe old.forEach { slot in
+                if let slot = unsafe slot, unsafe header(slot.block).pointee.alive { unsafe insert(slot) }
+            }
         }
         var index = hash(unsafe slot.key)
-        while let present = unsafe slots[index], unsafe present.key != slot.key { index = unsafe (index + 1) & (slots.count - 1) }
+        while let present = unsafe slots[index], unsafe present.key != slot.key {
+            index = unsafe (index + 1) & (slots.count - 1)
+        }
         if unsafe slots[index] == nil { slotCount += 1 }
         unsafe slots[index] = slot
     }
@@ -238,7 +246,7 @@ internal import X86
 
     /// Forgets all code. No record may be used after this.
     func flush() {
-        for unsafe page in unsafe pages.keys { memory.clearCode(page: page) }
+        unsafe pages.keys.forEach { memory.clearCode(page: $0) }
         unsafe pages.removeAll(keepingCapacity: true)
         for index in unsafe slots.indices { unsafe slots[index] = nil }
         slotCount = 0

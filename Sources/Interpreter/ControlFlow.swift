@@ -106,8 +106,10 @@ extension LoweringTable {
             unsafe lowering.record.immediate = lowering.isImmediate(0) ? lowering.immediate(0) : 0
             return unsafe lowering.isLong && lowering.record.operandBytes == 8 ? Handlers.ret64 : Handlers.retLegacy
         }
-        unsafe set([ZYDIS_MNEMONIC_LOOP, ZYDIS_MNEMONIC_LOOPE, ZYDIS_MNEMONIC_LOOPNE, ZYDIS_MNEMONIC_JCXZ,
-            ZYDIS_MNEMONIC_JECXZ, ZYDIS_MNEMONIC_JRCXZ]) { lowering in
+        unsafe set([
+            ZYDIS_MNEMONIC_LOOP, ZYDIS_MNEMONIC_LOOPE, ZYDIS_MNEMONIC_LOOPNE, ZYDIS_MNEMONIC_JCXZ,
+            ZYDIS_MNEMONIC_JECXZ, ZYDIS_MNEMONIC_JRCXZ,
+        ]) { lowering in
             lowering.setBranch()
             switch lowering.mnemonic {
             case ZYDIS_MNEMONIC_LOOP: return unsafe Handlers.loop
@@ -271,7 +273,9 @@ extension Handlers {
     static let call64: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.callRelative(i, long: true) } }
     static let callLegacy: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.callRelative(i, long: false) } }
     static let callIndirect64: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.callIndirect(i, long: true) } }
-    static let callIndirectLegacy: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.callIndirect(i, long: false) } }
+    static let callIndirectLegacy: Handler = {
+        unsafe branch($0, $1) { cpu, i in unsafe cpu.callIndirect(i, long: false) }
+    }
     static let ret64: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.returnNear(i, long: true) } }
     static let retLegacy: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.returnNear(i, long: false) } }
     static let loop: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.loop(i, while: true) } }
@@ -279,26 +283,32 @@ extension Handlers {
     static let loopne: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.loop(i, while: !cpu.zero) } }
     static let jcxz: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.jumpIfCounterZero(i) } }
     /// Behind the last record of a block: goes on with the code after it.
-    static let endOfBlock: Handler = { unsafe branch($0, $1) { cpu, i in
-        if let link = unsafe i.pointee.link { return UnsafeRawPointer(link) }
-        let rip = unsafe cpu.rip(i)
-        if unsafe i.pointee.spare == Instruction.linkable && i.pointee.offset < 4096 && !cpu.isRequested {
-            return unsafe cpu.owner.link(i, to: rip)
+    static let endOfBlock: Handler = {
+        unsafe branch($0, $1) { cpu, i in
+            if let link = unsafe i.pointee.link { return UnsafeRawPointer(link) }
+            let rip = unsafe cpu.rip(i)
+            if unsafe i.pointee.spare == Instruction.linkable && i.pointee.offset < 4096 && !cpu.isRequested {
+                return unsafe cpu.owner.link(i, to: rip)
+            }
+            return unsafe cpu.jump(to: rip)
         }
-        return unsafe cpu.jump(to: rip) } }
+    }
     /// In place of a record whose bytes were overwritten. Links and the jump
     /// cache may still lead here: find the code anew, and pass them on to it.
-    static let stale: Handler = { unsafe branch($0, $1) { cpu, i in
-        let rip = unsafe cpu.rip(i)
-        if unsafe i.pointee.offset < 4096, let record = unsafe cpu.owner.link(i, to: rip) {
-            if unsafe i.pointee.link == UnsafeMutableRawPointer(mutating: record) {
-                unsafe UnsafeMutablePointer(mutating: i).pointee.handler = Handlers.forward
-                unsafe UnsafeMutablePointer(mutating: i).pointee.mnemonic = Instruction.forwarding
+    static let stale: Handler = {
+        unsafe branch($0, $1) { cpu, i in
+            let rip = unsafe cpu.rip(i)
+            if unsafe i.pointee.offset < 4096, let record = unsafe cpu.owner.link(i, to: rip) {
+                if unsafe i.pointee.link == UnsafeMutableRawPointer(mutating: record) {
+                    unsafe UnsafeMutablePointer(mutating: i).pointee.handler = Handlers.forward
+                    unsafe UnsafeMutablePointer(mutating: i).pointee.mnemonic = Instruction.forwarding
+                }
+                return unsafe record
             }
-            return unsafe record
+            cpu.state.rip = rip
+            return nil
         }
-        cpu.state.rip = rip
-        return nil } }
+    }
     /// What `stale` becomes when it knows its successor. The successor may die
     /// too, and so on: a program that rewrites its loop at every pass would make
     /// a chain of ever more such records, did not each skip its next on the way.

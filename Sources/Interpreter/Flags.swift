@@ -51,7 +51,8 @@ extension CPU {
     @inline(__always) func setFlags<T: GuestInteger>(_ result: T, carryOut: T) {
         let carries = UInt64(truncatingIfNeeded: carryOut)
         unsafe core.flags.result = CPU.signExtend(result)
-        unsafe core.flags.carries = T.bitWidth == 64
+        unsafe core.flags.carries =
+            T.bitWidth == 64
             ? carries & 0xc000_0000_0000_0008
             : (carries &<< UInt64(64 - T.bitWidth)) & 0xc000_0000_0000_0000 | carries & 8
     }

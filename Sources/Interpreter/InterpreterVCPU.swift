@@ -156,7 +156,11 @@ package import X86
                 if native.isCrowded { renewCode() }
                 step(cpu)
                 if unsafe cpu.core.stepping { cpu.afterStep() }
-                if unsafe cpu.core.event == .exit && awaitsAnswer { unsafe cpu.core.answerNext = 0 } else { cpu.forgetAnswers() }
+                if unsafe cpu.core.event == .exit && awaitsAnswer {
+                    unsafe cpu.core.answerNext = 0
+                } else {
+                    cpu.forgetAnswers()
+                }
             } else if let exit = takeRequests(cpu) {
                 return exit
             } else if unsafe cpu.core.event == .fault {
@@ -312,14 +316,17 @@ package import X86
         } catch { return nil }
     }
 
-    private func block(_ cpu: CPU, _ physical: UInt64, _ key: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction>? {
+    private func block(_ cpu: CPU, _ physical: UInt64, _ key: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction>?
+    {
         if let known = unsafe codeCache.find(key) { return unsafe known }
         return unsafe try decodeBlock(cpu, physical, key)
     }
 
     /// Decodes from `physical` to the end of the block; nil if already the
     /// first instruction crosses the page's end.
-    private func decodeBlock(_ cpu: CPU, _ physical: UInt64, _ key: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction>? {
+    private func decodeBlock(_ cpu: CPU, _ physical: UInt64, _ key: UInt64) throws(Stop) -> UnsafeMutablePointer<
+        Instruction
+    >? {
         let pageAddress = GuestPhysicalAddress(physical & ~0xfff)
         guard let page = unsafe memory.hostPointer(pageAddress, 4096) else { throw noCode(cpu, physical) }
         let records = unsafe codeCache.reserve()
@@ -330,7 +337,8 @@ package import X86
         while count < CodeCache.maximumRecords && offset < 4096 {
             // One private copy of the bytes: the Guest may change them meanwhile.
             let available = min(Decoder.maximumLength, 4096 - offset)
-            unsafe copy.update(from: UnsafeRawPointer(page + offset).assumingMemoryBound(to: UInt8.self), count: available)
+            unsafe copy.update(
+                from: UnsafeRawPointer(page + offset).assumingMemoryBound(to: UInt8.self), count: available)
             guard let lowering = try lower(cpu, available, offset: offset) else { break }
             unsafe (records + count).initialize(to: lowering.record)
             count += 1
@@ -404,7 +412,9 @@ package import X86
         let physical = try cpu.translateFetch(linear)
         let available = try fetch(cpu, linear, physical)
         cpu.codePage = cpu.state.rip &- (linear & 0xfff)
-        guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
+        guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else {
+            throw cpu.generalProtection()
+        }
         unsafe fill(scratch, lowering)
         return unsafe scratch
     }
@@ -419,7 +429,9 @@ package import X86
     /// the instruction reaches there.
     private func fetch(_ cpu: CPU, _ linear: UInt64, _ physical: UInt64) throws(Stop) -> Int {
         let first = min(Decoder.maximumLength, Int(4096 &- (linear & 0xfff)))
-        guard let bytes = unsafe memory.hostPointer(GuestPhysicalAddress(physical), first) else { throw noCode(cpu, physical) }
+        guard let bytes = unsafe memory.hostPointer(GuestPhysicalAddress(physical), first) else {
+            throw noCode(cpu, physical)
+        }
         unsafe copy.update(from: bytes.assumingMemoryBound(to: UInt8.self), count: first)
         if first == Decoder.maximumLength { return first }
         // Does it need the second page? Only then may that page fault.
@@ -432,7 +444,9 @@ package import X86
         let next = cpu.wrap(linear &+ UInt64(first))
         let second = try cpu.translateFetch(next)
         let rest = Decoder.maximumLength - first
-        guard let more = unsafe memory.hostPointer(GuestPhysicalAddress(second), rest) else { throw noCode(cpu, second) }
+        guard let more = unsafe memory.hostPointer(GuestPhysicalAddress(second), rest) else {
+            throw noCode(cpu, second)
+        }
         unsafe (copy + first).update(from: more.assumingMemoryBound(to: UInt8.self), count: rest)
         return Decoder.maximumLength
     }
@@ -445,17 +459,23 @@ package import X86
         var records: UnsafeMutablePointer<Instruction>?
     }
 
-    private func straddler(_ cpu: CPU, _ linear: UInt64, _ physical: UInt64) throws(Stop) -> UnsafeMutablePointer<Instruction> {
+    private func straddler(_ cpu: CPU, _ linear: UInt64, _ physical: UInt64) throws(Stop) -> UnsafeMutablePointer<
+        Instruction
+    > {
         cpu.codePage = cpu.state.rip &- (linear & 0xfff)
         unsafe copy[15] = 0
         let available = try fetch(cpu, linear, physical)
         let bytes = unsafe UnsafeRawPointer(copy).loadUnaligned(as: SIMD16<UInt8>.self)
         let index = Int(truncatingIfNeeded: (linear >> 12) & 63)
         let key = linear &<< 2 | UInt64(mode)
-        if unsafe straddling[index].key == key, unsafe straddling[index].bytes == bytes, let records = unsafe straddling[index].records {
+        if unsafe straddling[index].key == key, unsafe straddling[index].bytes == bytes,
+            let records = unsafe straddling[index].records
+        {
             return unsafe records
         }
-        guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else { throw cpu.generalProtection() }
+        guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else {
+            throw cpu.generalProtection()
+        }
         let records = unsafe straddling[index].records ?? .allocate(capacity: 2)
         unsafe fill(records, lowering)
         unsafe straddling[index] = Straddler(key: key, bytes: bytes, records: records)

@@ -63,9 +63,15 @@ internal import X86
     static func gpr(_ register: ZydisRegister) -> UInt8? {
         let value = register.rawValue
         func number(_ first: ZydisRegister) -> UInt8 { UInt8(truncatingIfNeeded: value &- first.rawValue) }
-        if value >= ZYDIS_REGISTER_RAX.rawValue && value <= ZYDIS_REGISTER_R15.rawValue { return number(ZYDIS_REGISTER_RAX) * 8 }
-        if value >= ZYDIS_REGISTER_EAX.rawValue && value <= ZYDIS_REGISTER_R15D.rawValue { return number(ZYDIS_REGISTER_EAX) * 8 }
-        if value >= ZYDIS_REGISTER_AX.rawValue && value <= ZYDIS_REGISTER_R15W.rawValue { return number(ZYDIS_REGISTER_AX) * 8 }
+        if value >= ZYDIS_REGISTER_RAX.rawValue && value <= ZYDIS_REGISTER_R15.rawValue {
+            return number(ZYDIS_REGISTER_RAX) * 8
+        }
+        if value >= ZYDIS_REGISTER_EAX.rawValue && value <= ZYDIS_REGISTER_R15D.rawValue {
+            return number(ZYDIS_REGISTER_EAX) * 8
+        }
+        if value >= ZYDIS_REGISTER_AX.rawValue && value <= ZYDIS_REGISTER_R15W.rawValue {
+            return number(ZYDIS_REGISTER_AX) * 8
+        }
         if value >= ZYDIS_REGISTER_AL.rawValue && value <= ZYDIS_REGISTER_R15B.rawValue {
             let n = number(ZYDIS_REGISTER_AL)
             // AL…BL, AH…BH, SPL…DIL, R8B…R15B.

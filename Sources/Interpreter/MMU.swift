@@ -44,7 +44,9 @@ extension CPU {
         case .bits32: return try walk32(address & 0xffff_ffff, access)
         case .pae:
             let entry = unsafe core.pageDirectoryPointers[Int(truncatingIfNeeded: address >> 30 & 3)]
-            if entry & PageEntry.present == 0 { throw pageFault(address & 0xffff_ffff, code: code(access, present: false)) }
+            if entry & PageEntry.present == 0 {
+                throw pageFault(address & 0xffff_ffff, code: code(access, present: false))
+            }
             return try walk64(
                 address & 0xffff_ffff, access, table: entry & PhysicalAddress.frame, level: 2,
                 rights: PageEntry.writable | PageEntry.user)
@@ -59,7 +61,8 @@ extension CPU {
     private func code(_ access: Access, present: Bool, reserved: Bool = false) -> UInt32 {
         var code = access.rawValue & (PageFaultCode.write | PageFaultCode.user)
         // The I bit exists where NX or SMEP does (SDM 3A, 4.7).
-        let fetchKnown = state.cr4 & CR4.smep != 0
+        let fetchKnown =
+            state.cr4 & CR4.smep != 0
             || state.efer & EFER.noExecuteEnable != 0 && state.cr4 & CR4.physicalAddressExtension != 0
         if access.contains(.fetch) && fetchKnown { code |= PageFaultCode.fetch }
         if present { code |= PageFaultCode.present }
@@ -97,7 +100,9 @@ extension CPU {
                     guard updateEntry(slot, &entry, wanted) else { return try translate(address, access) }
                 }
                 let span = (UInt64(1) << UInt64(3 + 9 * level)) &- 1
-                if isLarge { unsafe core.largeMappings.insert(address & ~span); unsafe core.largeMappings.insert(address | span) }
+                if isLarge {
+                    unsafe core.largeMappings.insert(address & ~span); unsafe core.largeMappings.insert(address | span)
+                }
                 let frame = entry & PhysicalAddress.frame & ~span
                 return Translation(
                     physical: frame | address & span, writable: allowed && entry & PageEntry.dirty != 0, large: isLarge)
@@ -126,7 +131,8 @@ extension CPU {
             unsafe core.largeMappings.insert(address | 0x3f_ffff)
             let physical = (entry & 0xffc0_0000) | (entry >> 13 & 0xff) &<< 32 | address & 0x3f_ffff
             return Translation(
-                physical: physical & PhysicalAddress.mask, writable: allowed && entry & PageEntry.dirty != 0, large: true)
+                physical: physical & PhysicalAddress.mask, writable: allowed && entry & PageEntry.dirty != 0,
+                large: true)
         }
         setBits32(directorySlot, &entry, PageEntry.accessed, access)
         let slot = (entry & 0xffff_f000) &+ (address >> 12 & 0x3ff) &* 4
@@ -136,7 +142,8 @@ extension CPU {
         let allowed = try check(address, access, rights)
         setBits32(slot, &leaf, PageEntry.accessed | dirty, access)
         return Translation(
-            physical: leaf & 0xffff_f000 | address & 0xfff, writable: allowed && leaf & PageEntry.dirty != 0, large: false)
+            physical: leaf & 0xffff_f000 | address & 0xfff, writable: allowed && leaf & PageEntry.dirty != 0,
+            large: false)
     }
 
     /// The rights of SDM 3A, 4.6. Returns whether a write would be allowed too.
@@ -153,7 +160,8 @@ extension CPU {
             }
         }
         if access.contains(.fetch) && rights & PageEntry.noExecute != 0 { allowed = false }
-        let mayWrite = rights & PageEntry.writable != 0
+        let mayWrite =
+            rights & PageEntry.writable != 0
             || !access.contains(.user) && state.cr0 & CR0.writeProtect == 0
         if access.contains(.write) && !mayWrite { allowed = false }
         if !allowed { throw pageFault(address, code: code(access, present: true)) }

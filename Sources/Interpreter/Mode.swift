@@ -43,7 +43,9 @@ extension CPU {
     /// The TLB set for the present privilege and AC.
     func selectTLB() {
         let set: Int
-        if unsafe core.watching || core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0 {
+        if unsafe core.watching
+            || core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0
+        {
             set = TLBEntry.never
         } else if unsafe core.privilege == 3 {
             set = TLBEntry.user
@@ -61,7 +63,8 @@ extension CPU {
         if state.rflags & RFlags.interrupt != 0 { mask.insert(.interrupt) }
         if unsafe !core.nmiBlocked { mask.insert(.nonMaskableInterrupt) }
         unsafe core.pollMask = mask.rawValue
-        unsafe core.stepping = unsafe state.rflags & RFlags.trap != 0 || core.pendingDebug != 0
+        unsafe core.stepping =
+            unsafe state.rflags & RFlags.trap != 0 || core.pendingDebug != 0
             || state.dr[7] & DR7.enables != 0 && (core.watching || hasInstructionBreakpoint)
     }
 

@@ -54,8 +54,8 @@ extension Instruction.Options {
     }
 
     private func release() {
-        for unsafe pointer in unsafe thunks.values { unsafe pointer.deallocate() }
-        for unsafe pointer in unsafe accesses { unsafe pointer.deallocate() }
+        unsafe thunks.values.forEach { unsafe $0.deallocate() }
+        unsafe accesses.forEach { unsafe $0.deallocate() }
     }
 }
 
@@ -81,7 +81,8 @@ extension LoweringTable {
                 return unsafe Handlers.extendedState
             }
         }
-        unsafe set([ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_STMXCSR, ZYDIS_MNEMONIC_VSTMXCSR]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_VLDMXCSR, ZYDIS_MNEMONIC_STMXCSR, ZYDIS_MNEMONIC_VSTMXCSR]) {
+            lowering in
             lowering.setMemory(0)
             let isVEX = lowering.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR || lowering.mnemonic == ZYDIS_MNEMONIC_VSTMXCSR
             let loads = lowering.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || lowering.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR
@@ -137,7 +138,9 @@ extension Lowering {
 
 extension CPU {
     /// Calls the thunk with the flags where it expects them.
-    @inline(__always) private func call(_ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ memory: UnsafeMutableRawPointer) throws(Stop) {
+    @inline(__always) private func call(
+        _ thunk: UnsafePointer<Thunk>, _ i: InstructionPointer, _ memory: UnsafeMutableRawPointer
+    ) throws(Stop) {
         let touchesFlags = unsafe i.pointee.options.contains(.touchesFlags)
         if touchesFlags { state.rflags = rflags }
         let address = unsafe thunk.pointee.fpu == .untouched ? 0 : offset(i)
@@ -173,7 +176,8 @@ extension CPU {
         if unsafe i.pointee.options.contains(.bitString) {
             let offset = unsafe offset(i) &+ thunk.pointee.bitStringOffset(state)
             address = unsafe try linear(
-                segment: Int(i.pointee.segment), cut(offset, i), bytes, write: writes, long: i.pointee.options.contains(.long))
+                segment: Int(i.pointee.segment), cut(offset, i), bytes, write: writes,
+                long: i.pointee.options.contains(.long))
         } else {
             address = unsafe try self.address(i, bytes, write: writes)
         }
@@ -260,7 +264,9 @@ extension CPU {
         while done < count {
             let piece = count &- done >= 8 ? 8 : count &- done >= 4 ? 4 : count &- done >= 2 ? 2 : 1
             let value = try read(wrap(address &+ UInt64(done)), piece, ownAccess)
-            unsafe withUnsafeBytes(of: value) { unsafe (buffer + done).copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: piece) }
+            unsafe withUnsafeBytes(of: value) {
+                unsafe (buffer + done).copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: piece)
+            }
             done &+= piece
         }
     }
@@ -290,7 +296,9 @@ extension CPU {
         guard let kind = unsafe ExtendedKind(rawValue: i.pointee.small) else { throw undefined() }
         let isX = kind != .fxsave && kind != .fxrstor
         if isX && state.cr4 & CR4.osXSave == 0 { throw undefined() }
-        if state.cr0 & CR0.taskSwitched != 0 || !isX && state.cr0 & CR0.emulation != 0 { throw fault(Vector.deviceNotAvailable) }
+        if state.cr0 & CR0.taskSwitched != 0 || !isX && state.cr0 & CR0.emulation != 0 {
+            throw fault(Vector.deviceNotAvailable)
+        }
         let count = isX ? ExtendedState.areaBytes(state.xcr0) : ExtendedState.legacyBytes
         let writes = kind != .fxrstor && kind != .xrstor
         let address = unsafe try address(i, count, write: writes)
@@ -308,7 +316,9 @@ extension CPU {
             unsafe ExtendedState.xsave(
                 state, mask: mask, into: area, optimised: kind == .xsaveopt, pointers64: pointers64, wide: wide)
         case .fxrstor:
-            if unsafe !ExtendedState.fxrstor(&state, from: area, pointers64: pointers64, wide: wide) { throw generalProtection() }
+            if unsafe !ExtendedState.fxrstor(&state, from: area, pointers64: pointers64, wide: wide) {
+                throw generalProtection()
+            }
         case .xrstor:
             if unsafe !ExtendedState.xrstor(&state, mask: mask, from: area, pointers64: pointers64, wide: wide) {
                 throw generalProtection()
@@ -358,7 +368,9 @@ extension CPU {
         if access.kind == .byteStore, checksAlignment {
             // Asked of the whole, as if it were stores of eight bytes, not of the bytes that are chosen.
             try checkOperand(
-                linear(segment: unsafe Int(i.pointee.segment), offset, 8, write: true, long: unsafe i.pointee.options.contains(.long)), 8)
+                linear(
+                    segment: unsafe Int(i.pointee.segment), offset, 8, write: true,
+                    long: unsafe i.pointee.options.contains(.long)), 8)
         }
         var memory = unsafe ElementMemory(cpu: self, i: i, cutsElements: isGather)
         if !access.run(&state, at: offset, &memory) { throw Stop() }
@@ -379,7 +391,9 @@ extension CPU {
     }
 
     mutating func checkAddresses(_ offset: UInt64, bytes: Int) -> Bool {
-        do throws(Stop) { try cpu.checkCanonical(linear(offset, bytes, write: false), bytes); return true } catch { return false }
+        do throws(Stop) { try cpu.checkCanonical(linear(offset, bytes, write: false), bytes); return true } catch {
+            return false
+        }
     }
     mutating func load(_ offset: UInt64, bytes: Int) -> UInt64? {
         do throws(Stop) {
@@ -393,7 +407,9 @@ extension CPU {
         } catch { return nil }
     }
     mutating func probeStore(_ offset: UInt64, bytes: Int) -> Bool {
-        do throws(Stop) { try cpu.checkWritable(linear(offset, bytes, write: true), bytes); return true } catch { return false }
+        do throws(Stop) { try cpu.checkWritable(linear(offset, bytes, write: true), bytes); return true } catch {
+            return false
+        }
     }
     mutating func store(_ offset: UInt64, _ value: UInt64, bytes: Int) -> Bool {
         do throws(Stop) {
@@ -406,14 +422,31 @@ extension CPU {
 }
 
 extension Handlers {
-    static let thunkRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkRegister(i) } }
-    static let thunkMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkMemory(i) } }
-    static let thunkMemoryUnaligned: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.thunkMemoryUnaligned(i) } }
-    static let thunkStore87: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkStore87(i) } }
-    static let vectorAccess: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.vectorAccess(i) } }
-    static let extendedState: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendedState(i) } }
-    static let ldmxcsr: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadControlStatus(i) } }
-    static let stmxcsr: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeControlStatus(i) } }
+    static let thunkRegister: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkRegister(i) }
+    }
+    static let thunkMemory: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkMemory(i) }
+    }
+    static let thunkMemoryUnaligned: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.thunkMemoryUnaligned(i)
+        }
+    }
+    static let thunkStore87: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.thunkStore87(i) }
+    }
+    static let vectorAccess: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.vectorAccess(i) }
+    }
+    static let extendedState: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendedState(i) }
+    }
+    static let ldmxcsr: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadControlStatus(i) }
+    }
+    static let stmxcsr: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeControlStatus(i) }
+    }
     static let vzero: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.zeroVectors(i) } }
 }

@@ -27,7 +27,9 @@ extension CPU {
         } else {
             unsafe entry.pointee.readTag = tag
             // Only once the dirty bit is set may a write go unseen, and never to code.
-            if unsafe translation.writable && !core.ram.isCode(page: pageAddress.page) { unsafe entry.pointee.writeTag = tag }
+            if unsafe translation.writable && !core.ram.isCode(page: pageAddress.page) {
+                unsafe entry.pointee.writeTag = tag
+            }
         }
         return physical
     }
@@ -90,7 +92,8 @@ extension CPU {
     /// Up to 8 bytes at any linear address, as `access` says.
     func read(_ address: UInt64, _ count: Int, _ access: Access) throws(Stop) -> UInt64 {
         let first = min(count, Int(4096 &- (address & 0xfff)))
-        let physical = access == ownAccess
+        let physical =
+            access == ownAccess
             ? try translateAndFill(address, access) : try translate(address, access).physical
         if first == count { return try readPhysical(physical, count) }
         let second = try translate(wrap(address &+ UInt64(first)), access).physical
@@ -102,7 +105,8 @@ extension CPU {
     func write(_ address: UInt64, _ value: UInt64, _ count: Int, _ access: Access) throws(Stop) {
         let access = access.union(.write)
         let first = min(count, Int(4096 &- (address & 0xfff)))
-        let physical = access == ownAccess.union(.write)
+        let physical =
+            access == ownAccess.union(.write)
             ? try translateAndFill(address, access) : try translate(address, access).physical
         if first == count { return try writePhysical(physical, value, count) }
         // Both pages must be writable before either byte is changed.
@@ -178,7 +182,8 @@ extension CPU {
             case 8: unsafe pointer.storeBytes(of: value, as: UInt64.self)
             default:
                 for byte in 0..<count {
-                    unsafe (pointer + byte).storeBytes(of: UInt8(truncatingIfNeeded: value &>> UInt64(byte &* 8)), as: UInt8.self)
+                    unsafe (pointer + byte).storeBytes(
+                        of: UInt8(truncatingIfNeeded: value &>> UInt64(byte &* 8)), as: UInt8.self)
                 }
             }
             return
@@ -199,7 +204,9 @@ extension CPU {
         return count > 4 ? 4 : count > 2 ? 2 : 1
     }
 
-    @inline(never) func slowHostOperand(_ address: UInt64, _ count: Int, write: Bool) throws(Stop) -> UnsafeMutableRawPointer? {
+    @inline(never) func slowHostOperand(_ address: UInt64, _ count: Int, write: Bool) throws(Stop)
+        -> UnsafeMutableRawPointer?
+    {
         try checkOperand(address, count)
         if unsafe core.watching { return nil }
         let physical = try translateAndFill(address, write ? ownAccess.union(.write) : ownAccess)

@@ -61,7 +61,9 @@ extension LoweringTable {
 
 extension Lowering {
     /// What PUSH and POP move: the operand size, 64 bits by default in long mode.
-    var stackBytes: UInt8 { isLong ? (unsafe d.pointee.operand_width == 16 ? 2 : 8) : unsafe d.pointee.operand_width / 8 }
+    var stackBytes: UInt8 {
+        isLong ? (unsafe d.pointee.operand_width == 16 ? 2 : 8) : unsafe d.pointee.operand_width / 8
+    }
 }
 
 extension CPU {
@@ -135,25 +137,52 @@ extension CPU {
 }
 
 extension Handlers {
-    static let pushRegister64: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.push64(cpu.register(i.pointee.r1, UInt64.self)) } }
-    static let popRegister64: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(i.pointee.r1, try cpu.pop64()) } }
-    static let pushRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.push(cpu.register(i.pointee.r1, UInt64.self), Int(i.pointee.operandBytes)) } }
-    static let popRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        let bytes = unsafe Int(i.pointee.operandBytes)
-        unsafe cpu.setRegister(number: Int(i.pointee.r1 >> 3), bytes: bytes, try cpu.pop(bytes)) } }
-    static let pushImmediate: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.push(i.pointee.immediate, Int(i.pointee.operandBytes)) } }
-    static let pushMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        let bytes = unsafe Int(i.pointee.operandBytes)
-        unsafe try cpu.push(cpu.loadOperand(i, bytes), bytes) } }
+    static let pushRegister64: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.push64(cpu.register(i.pointee.r1, UInt64.self))
+        }
+    }
+    static let popRegister64: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(i.pointee.r1, try cpu.pop64())
+        }
+    }
+    static let pushRegister: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.push(cpu.register(i.pointee.r1, UInt64.self), Int(i.pointee.operandBytes))
+        }
+    }
+    static let popRegister: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            let bytes = unsafe Int(i.pointee.operandBytes)
+            unsafe cpu.setRegister(number: Int(i.pointee.r1 >> 3), bytes: bytes, try cpu.pop(bytes))
+        }
+    }
+    static let pushImmediate: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.push(i.pointee.immediate, Int(i.pointee.operandBytes))
+        }
+    }
+    static let pushMemory: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            let bytes = unsafe Int(i.pointee.operandBytes)
+            unsafe try cpu.push(cpu.loadOperand(i, bytes), bytes)
+        }
+    }
     static let popMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.popToMemory(i) } }
-    static let pushSegment: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.push(UInt64(cpu.state.segments[Int(i.pointee.small)].selector), Int(i.pointee.operandBytes)) } }
-    static let pusha: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.pushAll(Int(i.pointee.operandBytes)) } }
-    static let popa: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.popAll(Int(i.pointee.operandBytes)) } }
+    static let pushSegment: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.push(UInt64(cpu.state.segments[Int(i.pointee.small)].selector), Int(i.pointee.operandBytes))
+        }
+    }
+    static let pusha: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.pushAll(Int(i.pointee.operandBytes)) }
+    }
+    static let popa: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.popAll(Int(i.pointee.operandBytes)) }
+    }
     static let enter: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.enter(i) } }
-    static let leave: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.leaveFrame(Int(i.pointee.operandBytes)) } }
+    static let leave: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.leaveFrame(Int(i.pointee.operandBytes)) }
+    }
 }

@@ -15,19 +15,25 @@ internal import X86
 extension LoweringTable {
     mutating func addStrings() {
         let kinds: [(ZydisMnemonic, StringKind, UInt8)] = [
-            (ZYDIS_MNEMONIC_MOVSB, .move, 1), (ZYDIS_MNEMONIC_MOVSW, .move, 2), (ZYDIS_MNEMONIC_MOVSD, .move, 4), (ZYDIS_MNEMONIC_MOVSQ, .move, 8),
-            (ZYDIS_MNEMONIC_STOSB, .store, 1), (ZYDIS_MNEMONIC_STOSW, .store, 2), (ZYDIS_MNEMONIC_STOSD, .store, 4), (ZYDIS_MNEMONIC_STOSQ, .store, 8),
-            (ZYDIS_MNEMONIC_LODSB, .load, 1), (ZYDIS_MNEMONIC_LODSW, .load, 2), (ZYDIS_MNEMONIC_LODSD, .load, 4), (ZYDIS_MNEMONIC_LODSQ, .load, 8),
-            (ZYDIS_MNEMONIC_SCASB, .scan, 1), (ZYDIS_MNEMONIC_SCASW, .scan, 2), (ZYDIS_MNEMONIC_SCASD, .scan, 4), (ZYDIS_MNEMONIC_SCASQ, .scan, 8),
-            (ZYDIS_MNEMONIC_CMPSB, .compare, 1), (ZYDIS_MNEMONIC_CMPSW, .compare, 2), (ZYDIS_MNEMONIC_CMPSD, .compare, 4), (ZYDIS_MNEMONIC_CMPSQ, .compare, 8),
+            (ZYDIS_MNEMONIC_MOVSB, .move, 1), (ZYDIS_MNEMONIC_MOVSW, .move, 2), (ZYDIS_MNEMONIC_MOVSD, .move, 4),
+            (ZYDIS_MNEMONIC_MOVSQ, .move, 8),
+            (ZYDIS_MNEMONIC_STOSB, .store, 1), (ZYDIS_MNEMONIC_STOSW, .store, 2), (ZYDIS_MNEMONIC_STOSD, .store, 4),
+            (ZYDIS_MNEMONIC_STOSQ, .store, 8),
+            (ZYDIS_MNEMONIC_LODSB, .load, 1), (ZYDIS_MNEMONIC_LODSW, .load, 2), (ZYDIS_MNEMONIC_LODSD, .load, 4),
+            (ZYDIS_MNEMONIC_LODSQ, .load, 8),
+            (ZYDIS_MNEMONIC_SCASB, .scan, 1), (ZYDIS_MNEMONIC_SCASW, .scan, 2), (ZYDIS_MNEMONIC_SCASD, .scan, 4),
+            (ZYDIS_MNEMONIC_SCASQ, .scan, 8),
+            (ZYDIS_MNEMONIC_CMPSB, .compare, 1), (ZYDIS_MNEMONIC_CMPSW, .compare, 2),
+            (ZYDIS_MNEMONIC_CMPSD, .compare, 4), (ZYDIS_MNEMONIC_CMPSQ, .compare, 8),
             (ZYDIS_MNEMONIC_INSB, .input, 1), (ZYDIS_MNEMONIC_INSW, .input, 2), (ZYDIS_MNEMONIC_INSD, .input, 4),
             (ZYDIS_MNEMONIC_OUTSB, .output, 1), (ZYDIS_MNEMONIC_OUTSW, .output, 2), (ZYDIS_MNEMONIC_OUTSD, .output, 4),
         ]
         for (mnemonic, kind, bytes) in kinds {
             unsafe self[mnemonic] = { lowering in
                 // MOVSD and CMPSD are SSE instructions too.
-                guard unsafe lowering.d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP
-                    || lowering.d.pointee.meta.category == ZYDIS_CATEGORY_IOSTRINGOP
+                guard
+                    unsafe lowering.d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP
+                        || lowering.d.pointee.meta.category == ZYDIS_CATEGORY_IOSTRINGOP
                 else { return nil }
                 unsafe lowering.record.small = kind.rawValue
                 unsafe lowering.record.operandBytes = bytes
@@ -45,7 +51,9 @@ extension Lowering {
     var sourceSegment: Int {
         for n in unsafe 0..<Int(d.pointee.operand_count) where isMemory(n) {
             let memory = unsafe operands[n].mem
-            if Lowering.gpr(memory.base) == UInt8(Register.rsi * 8) { return Lowering.segment(memory.segment) ?? SegmentName.ds }
+            if Lowering.gpr(memory.base) == UInt8(Register.rsi * 8) {
+                return Lowering.segment(memory.segment) ?? SegmentName.ds
+            }
         }
         return SegmentName.ds
     }
@@ -56,12 +64,16 @@ extension CPU {
     func string(_ i: InstructionPointer) -> UnsafeRawPointer? {
         let record = unsafe i.pointee
         let repeats = unsafe !record.options.isDisjoint(with: [.rep, .repne])
-        let mask: UInt64 = unsafe record.options.contains(.address32) ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
+        let mask: UInt64 =
+            unsafe record.options.contains(.address32)
+            ? 0xffff_ffff : record.options.contains(.address16) ? 0xffff : .max
         guard let kind = unsafe StringKind(rawValue: record.small) else { return nil }
         let flags = unsafe core.flags
         do throws(Stop) {
             // The right to a port is looked at even if nothing will go through it.
-            if kind == .input || kind == .output { unsafe try checkPort(UInt16(truncatingIfNeeded: self[Register.rdx]), Int(record.operandBytes)) }
+            if kind == .input || kind == .output {
+                unsafe try checkPort(UInt16(truncatingIfNeeded: self[Register.rdx]), Int(record.operandBytes))
+            }
             if !repeats {
                 _ = unsafe try element(record, kind, mask, count: 1)
                 return unsafe UnsafeRawPointer(i + 1)
@@ -102,7 +114,9 @@ extension CPU {
     }
 
     /// Does at least one element and at most `count`; returns how many.
-    private func element(_ record: Instruction, _ kind: StringKind, _ mask: UInt64, count: UInt64) throws(Stop) -> UInt64 {
+    private func element(_ record: Instruction, _ kind: StringKind, _ mask: UInt64, count: UInt64) throws(Stop)
+        -> UInt64
+    {
         let bytes = unsafe Int(record.operandBytes)
         let long = unsafe record.options.contains(.long)
         let down = state.rflags & RFlags.direction != 0
@@ -196,7 +210,9 @@ extension CPU {
         guard elements > 0, let destination = unsafe try hostOperand(to, length, write: true) else { return nil }
         let value = self[Register.rax]
         let low = value & 0xff
-        let pattern = bytes == 1 ? low : bytes == 2 ? low &* 0x101 : bytes == 4 ? low &* 0x0101_0101 : low &* 0x0101_0101_0101_0101
+        let pattern =
+            bytes == 1
+            ? low : bytes == 2 ? low &* 0x101 : bytes == 4 ? low &* 0x0101_0101 : low &* 0x0101_0101_0101_0101
         let mask = bytes == 8 ? UInt64.max : (1 &<< UInt64(bytes * 8)) &- 1
         if pattern == value & mask {
             unsafe memset(destination, Int32(low), length)

@@ -51,7 +51,8 @@ extension CPU {
         if unsafe entry.pointee.writeTag == tlbTag(address),
             T.bitWidth == 8 || address & 0xfff <= UInt64(4096 - MemoryLayout<T>.size)
         {
-            let pointer = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped
+            let pointer = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address &+ entry.pointee.addend))
+                .unsafelyUnwrapped
             unsafe pointer.storeBytes(of: value, as: T.self)
             return
         }
@@ -60,7 +61,9 @@ extension CPU {
 
     /// Where `count` bytes lie in the Host, if they are in one page that the
     /// TLB can vouch for; fills the TLB. Nil for all that needs care.
-    @inline(__always) func hostOperand(_ address: UInt64, _ count: Int, write: Bool) throws(Stop) -> UnsafeMutableRawPointer? {
+    @inline(__always) func hostOperand(_ address: UInt64, _ count: Int, write: Bool) throws(Stop)
+        -> UnsafeMutableRawPointer?
+    {
         guard address & 0xfff <= UInt64(truncatingIfNeeded: 4096 &- count) else { return nil }
         let entry = unsafe tlbEntry(address)
         let tag = unsafe write ? entry.pointee.writeTag : entry.pointee.readTag

@@ -59,11 +59,13 @@ final class Console: Sendable {
     /// Who takes what is written to COM1…COM4.
     var serialOutputs: [Int: @Sendable ([UInt8]) -> Void] {
         guard session != nil else {
-            return [0: { [self] bytes in
-                progress.finish()
-                log.append(bytes)
-                StandardStream.output.write(bytes)
-            }]
+            return [
+                0: { [self] bytes in
+                    progress.finish()
+                    log.append(bytes)
+                    StandardStream.output.write(bytes)
+                }
+            ]
         }
         return [
             0: { [self] bytes in log.append(bytes) },

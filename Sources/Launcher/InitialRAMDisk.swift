@@ -88,7 +88,9 @@ package enum InitialRAMDisk {
         if let size = session.windowSize { lines.append("rows=\(size.rows) columns=\(size.columns)") }
         // TERM ends in a script, so only what a terminal's name is made of may pass.
         let allowed = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-+._")
-        if let name = session.terminalName, name.allSatisfy(allowed.contains), !name.isEmpty { lines.append("term=\(name)") }
+        if let name = session.terminalName, name.allSatisfy(allowed.contains), !name.isEmpty {
+            lines.append("term=\(name)")
+        }
         return lines.map { $0 + "\n" }.joined()
     }
 

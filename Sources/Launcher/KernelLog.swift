@@ -24,7 +24,9 @@ package final class KernelLog: Sendable {
     /// The last lines, at most `count` of them, without carriage returns and control characters.
     package func lastLines(_ count: Int) -> [String] {
         let text = bytes.withLock { bytes in
-            String(decoding: bytes.suffix(Self.kept).filter { $0 == 0x0a || $0 == 0x09 || $0 >= 0x20 && $0 != 0x7f }, as: UTF8.self)
+            String(
+                decoding: bytes.suffix(Self.kept).filter { $0 == 0x0a || $0 == 0x09 || $0 >= 0x20 && $0 != 0x7f },
+                as: UTF8.self)
         }
         return text.split(separator: "\n").suffix(count).map(String.init)
     }

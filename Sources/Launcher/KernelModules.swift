@@ -36,7 +36,10 @@ package struct KernelModules {
                 let path = base + "/" + file
                 if let name = Self.moduleName(path) { paths[name] = path }
                 if path.hasSuffix("/modules.builtin"), let list = try? readFile(root + "/" + path) {
-                    builtIn.formUnion(String(decoding: list, as: UTF8.self).split(separator: "\n").compactMap { Self.moduleName(String($0)) })
+                    builtIn.formUnion(
+                        String(decoding: list, as: UTF8.self).split(separator: "\n").compactMap {
+                            Self.moduleName(String($0))
+                        })
                 }
             }
         }
@@ -75,9 +78,13 @@ package struct KernelModules {
     /// version 13, and a machine that unpacked the package has the tool.
     private func load(_ path: String) throws -> (contents: [UInt8], path: String) {
         let tools = [".xz": "xz", ".zst": "zstd", ".gz": "gzip"]
-        guard let (suffix, tool) = tools.first(where: { path.hasSuffix($0.key) }) else { return (try readFile(root + "/" + path), path) }
+        guard let (suffix, tool) = tools.first(where: { path.hasSuffix($0.key) }) else {
+            return (try readFile(root + "/" + path), path)
+        }
         let result = try Subprocess.run([tool, "-dc", root + "/" + path])
-        guard result.status == 0 else { throw HostError("cannot unpack \(path): \(result.lastWords)", advice: "install \(tool)") }
+        guard result.status == 0 else {
+            throw HostError("cannot unpack \(path): \(result.lastWords)", advice: "install \(tool)")
+        }
         return (result.output, String(path.dropLast(suffix.count)))
     }
 

@@ -23,7 +23,8 @@ package struct Launcher {
     package func run() throws -> Outcome {
         let engine = try EngineTable.engine(named: configuration.engine)
         guard configuration.command.isEmpty || configuration.initialRAMDisk == nil else {
-            throw ConfigurationError("a command runs in the initramfs that roost builds: leave --initrd out, or the command")
+            throw ConfigurationError(
+                "a command runs in the initramfs that roost builds: leave --initrd out, or the command")
         }
         let progress = try Progress()
         defer { progress.end() }
@@ -55,7 +56,8 @@ package struct Launcher {
         let isInteractive = Terminal.isTerminal(0) && (configuration.command.isEmpty || Terminal.isTerminal(1))
         return Session(
             kind: isInteractive ? .terminal : .piped, command: configuration.command,
-            windowSize: isInteractive ? Terminal.size : nil, terminalName: isInteractive ? environmentVariable("TERM") : nil)
+            windowSize: isInteractive ? Terminal.size : nil,
+            terminalName: isInteractive ? environmentVariable("TERM") : nil)
     }
 
     /// What the end of a run means; nil: run again.

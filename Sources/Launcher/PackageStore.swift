@@ -104,7 +104,10 @@ private struct Apt {
     func prepare() throws {
         guard let path = environmentVariable("PATH"),
             path.split(separator: ":").contains(where: { Files.exists($0 + "/apt-get") })
-        else { throw HostError("this machine has no apt to fetch a kernel with", advice: "pass --kernel FILE and --initrd FILE") }
+        else {
+            throw HostError(
+                "this machine has no apt to fetch a kernel with", advice: "pass --kernel FILE and --initrd FILE")
+        }
         for part in ["state/lists/partial", "cache/archives/partial"] { try Files.createFolder(folder + "/" + part) }
         try Files.writeAtomically([], to: folder + "/status")
         // The system's own hooks would clean the system's own folders: not for us.

@@ -37,7 +37,9 @@ extension ByteDevice {
 
     package func write(offset: UInt64, bytes: Int, value: UInt64) {
         for index in 0..<bytes {
-            write(register: Int(truncatingIfNeeded: offset) &+ index, UInt8(truncatingIfNeeded: value >> UInt64(index &* 8)))
+            write(
+                register: Int(truncatingIfNeeded: offset) &+ index,
+                UInt8(truncatingIfNeeded: value >> UInt64(index &* 8)))
         }
     }
 }

@@ -76,7 +76,8 @@ package final class PC: @unchecked Sendable {
         pit = PIT8254(clock: clock, alarms: alarms, line: lines.line(irq: 0))
         rtc = RTC(
             clock: clock, alarms: alarms, line: lines.line(irq: MemoryMap.rtcIRQ),
-            lowMemory: memory.lowEnd, highMemory: memory.highEnd > memory.lowEnd ? memory.highEnd - GuestMemory.holeEnd : 0)
+            lowMemory: memory.lowEnd,
+            highMemory: memory.highEnd > memory.lowEnd ? memory.highEnd - GuestMemory.holeEnd : 0)
         keyboardController = I8042(line: lines.line(irq: MemoryMap.keyboardIRQ)) { outcome.request(.reset) }
         power = PowerManagement(clock: clock, outcome: outcome)
         kvmClock = KVMClock(memory: memory, clock: clock)
@@ -209,7 +210,8 @@ package final class PC: @unchecked Sendable {
     private func halt(_ vcpu: any VCPU) {
         let (takesInterrupts, offset) = vcpu.withState { ($0.rflags & RFlags.interrupt != 0, $0.tscOffset) }
         timeStampOffsetMayHaveChanged(offset)
-        requests.wait(for: takesInterrupts ? [.interrupt, .nonMaskableInterrupt, .stop] : [.nonMaskableInterrupt, .stop])
+        requests.wait(
+            for: takesInterrupts ? [.interrupt, .nonMaskableInterrupt, .stop] : [.nonMaskableInterrupt, .stop])
     }
 
     /// KVM's hypercalls (Linux, Documentation/virt/kvm/x86/hypercalls.rst): we
@@ -243,7 +245,9 @@ package final class PC: @unchecked Sendable {
             kvmClock.timeStampOffsetChanged(to: offset)
             return true
         default:
-            if kvmClock.read(index) != nil { return kvmClock.write(index, value, offset: vcpu.withState { $0.tscOffset }) }
+            if kvmClock.read(index) != nil {
+                return kvmClock.write(index, value, offset: vcpu.withState { $0.tscOffset })
+            }
             return machineRegisters.write(index, value)
         }
     }

@@ -132,7 +132,10 @@ package struct CPUFeatures: Sendable {
         case 0x4000_0010:
             return Leaf(
                 eax: UInt32(truncatingIfNeeded: tscFrequency / 1000), ebx: UInt32(Self.crystalFrequency / 1000))
-        case 0x8000_0000: return Leaf(eax: 0x8000_0008, ebx: host.isIntel ? 0 : host.leaf0.ebx, ecx: host.isIntel ? 0 : host.leaf0.ecx, edx: host.isIntel ? 0 : host.leaf0.edx)
+        case 0x8000_0000:
+            return Leaf(
+                eax: 0x8000_0008, ebx: host.isIntel ? 0 : host.leaf0.ebx, ecx: host.isIntel ? 0 : host.leaf0.ecx,
+                edx: host.isIntel ? 0 : host.leaf0.edx)
         case 0x8000_0001:
             // LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1 GiB pages, RDTSCP, LM. On AMD EDX repeats leaf 1's.
             var result = Leaf(eax: host.isIntel ? 0 : host.extended1.eax)

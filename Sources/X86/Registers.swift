@@ -39,7 +39,7 @@ package enum RFlags {
     /// All that a program may ever set.
     @inlinable package static var writable: UInt64 {
         arithmetic | trap | interrupt | direction | ioPrivilege | nestedTask | resume | virtual8086 | alignmentCheck
-        | virtualInterrupt | virtualInterruptPending | identification
+            | virtualInterrupt | virtualInterruptPending | identification
     }
 }
 

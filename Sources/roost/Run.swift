@@ -48,7 +48,9 @@ struct Run: ParsableCommand {
         if let kernel { configuration.setKernel(kernel) }
         configuration.initialRAMDisk = initrd
         configuration.commandLine = append
-        do { configuration.memory = try MemorySize(parsing: memory) } catch { throw ConfigurationError("--memory: \(error)") }
+        do { configuration.memory = try MemorySize(parsing: memory) } catch {
+            throw ConfigurationError("--memory: \(error)")
+        }
         do { _ = try EngineTable.engine(named: engine) } catch { throw ConfigurationError("--engine: \(error)") }
         configuration.engine = engine
         configuration.restartsOnReboot = !noReboot

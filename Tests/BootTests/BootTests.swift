@@ -8,8 +8,11 @@ import Testing
     static let command = ".build/release/roost"
 
     private func run(_ arguments: [String], seconds: Int = 300, script input: String = "") throws -> Subprocess.Result {
-        let words = (["timeout", "\(seconds)", Self.command, "run"] + arguments).map { "'" + $0.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'" }
-        return try Subprocess.run(["sh", "-c", "printf %s \"$INPUT\" | " + words.joined(separator: " ")], environment: ["INPUT": input])
+        let words = (["timeout", "\(seconds)", Self.command, "run"] + arguments).map {
+            "'" + $0.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+        }
+        return try Subprocess.run(
+            ["sh", "-c", "printf %s \"$INPUT\" | " + words.joined(separator: " ")], environment: ["INPUT": input])
     }
 
     /// The cloud kernel by default, Debian's ordinary one by name.
@@ -22,9 +25,12 @@ import Testing
     }
 
     @Test func argumentsAndInputArriveAsTheyAre() throws {
-        let result = try run(["--", "sh", "-c", "cat; printf '[%s]' \"$@\"", "sh", "it's", "", "a  b", "$HOME\n"], script: "one\ntwo \u{4}\u{16}\u{3} three")
+        let result = try run(
+            ["--", "sh", "-c", "cat; printf '[%s]' \"$@\"", "sh", "it's", "", "a  b", "$HOME\n"],
+            script: "one\ntwo \u{4}\u{16}\u{3} three")
         #expect(result.status == 0, "\(result.errorText)")
-        #expect(String(decoding: result.output, as: UTF8.self) == "one\ntwo \u{4}\u{16}\u{3} three[it's][][a  b][$HOME\n]")
+        #expect(
+            String(decoding: result.output, as: UTF8.self) == "one\ntwo \u{4}\u{16}\u{3} three[it's][][a  b][$HOME\n]")
     }
 
     @Test func withoutACommandAShellReadsItsInput() throws {

@@ -4,7 +4,9 @@ import Testing
 /// Bad input: one line that names the file or the option and what to do; 64
 /// for usage, 1 for the rest.
 @Suite struct BadInputTests {
-    private func expectOneLine(_ result: Subprocess.Result, status: Int32, naming words: String..., at place: SourceLocation = #_sourceLocation) {
+    private func expectOneLine(
+        _ result: Subprocess.Result, status: Int32, naming words: String..., at place: SourceLocation = #_sourceLocation
+    ) {
         #expect(result.status == status, "\(result.errorText)", sourceLocation: place)
         #expect(result.output == [], sourceLocation: place)
         #expect(result.errorText.split(separator: "\n").count == 1, "\(result.errorText)", sourceLocation: place)
@@ -31,7 +33,8 @@ import Testing
     }
 
     @Test func filesThatCannotBeRead() throws {
-        expectOneLine(try Command.run("run", "--kernel", "/nonexistent/vmlinuz"), status: 1, naming: "/nonexistent/vmlinuz")
+        expectOneLine(
+            try Command.run("run", "--kernel", "/nonexistent/vmlinuz"), status: 1, naming: "/nonexistent/vmlinuz")
         expectOneLine(try Command.run("run", "--kernel", "/etc"), status: 1, naming: "/etc")
         expectOneLine(try Command.run("run", "--kernel", "/dev/null"), status: 1, naming: "/dev/null")
         try withFile([]) { expectOneLine(try Command.run("run", "--kernel", $0), status: 1, naming: $0, "empty") }
@@ -45,7 +48,8 @@ import Testing
         var arm = [UInt8](repeating: 0, count: 4096)
         arm.replaceSubrange(56..<60, with: [0x41, 0x52, 0x4d, 0x64])
         try withFile(arm) { expectOneLine(try Command.run("run", "--kernel", $0), status: 1, naming: $0, "ARM64") }
-        expectOneLine(try Command.run("run", "--kernel", "debian:No Such Package"), status: 1, naming: "No Such Package")
+        expectOneLine(
+            try Command.run("run", "--kernel", "debian:No Such Package"), status: 1, naming: "No Such Package")
     }
 
     /// No network is asked: this PATH has no apt.
@@ -60,7 +64,9 @@ import Testing
         let help = try Command.run("run", "--help")
         #expect(help.status == 0 && help.errorText.isEmpty)
         let text = String(decoding: help.output, as: UTF8.self)
-        for option in ["--kernel", "--initrd", "--append", "--memory", "--engine", "--no-reboot", "--verbose", "Ctrl-A"] {
+        for option in [
+            "--kernel", "--initrd", "--append", "--memory", "--engine", "--no-reboot", "--verbose", "Ctrl-A",
+        ] {
             #expect(text.contains(option))
         }
         let version = try Command.run("--version")

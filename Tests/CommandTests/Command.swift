@@ -14,7 +14,9 @@ struct Command {
         return ".build/release/roost"
     }()
 
-    static func run(_ arguments: String..., input: Int32? = nil, environment: [String: String] = [:]) throws -> Subprocess.Result {
+    static func run(_ arguments: String..., input: Int32? = nil, environment: [String: String] = [:]) throws
+        -> Subprocess.Result
+    {
         try Subprocess.run([path] + arguments, input: input, environment: environment)
     }
 }
@@ -40,7 +42,8 @@ final class PseudoTerminal {
     var isOrdinary: Bool {
         var modes = termios()
         guard unsafe tcgetattr(terminal, &modes) == 0 else { return false }
-        return modes.c_lflag & UInt32(ECHO | ICANON | ISIG) == UInt32(ECHO | ICANON | ISIG) && modes.c_oflag & UInt32(OPOST) != 0
+        return modes.c_lflag & UInt32(ECHO | ICANON | ISIG) == UInt32(ECHO | ICANON | ISIG)
+            && modes.c_oflag & UInt32(OPOST) != 0
     }
 
     var isRaw: Bool {

@@ -17,7 +17,9 @@ import Testing
 
     /// It goes on and on, until timeout(1) has had enough.
     @Test func rebootRestarts() throws {
-        let result = try TinyKernel.resets.withFile { try Subprocess.run(["timeout", "2", Command.path, "run", "--kernel", $0]) }
+        let result = try TinyKernel.resets.withFile {
+            try Subprocess.run(["timeout", "2", Command.path, "run", "--kernel", $0])
+        }
         #expect(result.status == 124)
     }
 
@@ -36,7 +38,9 @@ import Testing
 @Suite(.serialized) struct TerminalTests {
     /// Runs a Guest that prints and then sleeps for ever, with the terminal
     /// as its input; calls `act` once the terminal is raw.
-    private func session(_ act: (PseudoTerminal, Int32) throws -> Void) throws -> (status: Int32, terminal: PseudoTerminal) {
+    private func session(_ act: (PseudoTerminal, Int32) throws -> Void) throws -> (
+        status: Int32, terminal: PseudoTerminal
+    ) {
         let terminal = try PseudoTerminal()
         #expect(terminal.isOrdinary)
         let path = Command.path

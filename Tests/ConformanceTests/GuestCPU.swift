@@ -123,7 +123,8 @@ import X86
             | CR0.alignmentMask | CR0.paging
         state.cr3 = Physical.pml4
         state.cr4 =
-            CR4.physicalAddressExtension | CR4.globalPages | CR4.osFXSR | CR4.osXMMExceptions | CR4.osXSave | CR4.fsGSBase
+            CR4.physicalAddressExtension | CR4.globalPages | CR4.osFXSR | CR4.osXMMExceptions | CR4.osXSave
+            | CR4.fsGSBase
         state.efer =
             EFER.systemCallEnable | EFER.longModeEnable | EFER.longModeActive | EFER.noExecuteEnable
         state.xcr0 = 7
@@ -164,7 +165,9 @@ import X86
             try memory.write(bytes, at: physical(test.rip))
             dirtyCode = (test.rip, bytes.count)
         } catch { preconditionFailure("\(error)") }
-        unsafe forEachPatch(test) { patch, bytes in unsafe bytes.baseAddress.map { unsafe write($0, patch.address, bytes.count) } }
+        unsafe forEachPatch(test) { patch, bytes in
+            unsafe bytes.baseAddress.map { unsafe write($0, patch.address, bytes.count) }
+        }
     }
 
     private func forEachPatch(_ test: TestCase, _ body: (MemoryPatch, UnsafeRawBufferPointer) -> Void) {
@@ -178,7 +181,8 @@ import X86
 
     /// Into the Guest's memory and into what it will be compared with.
     private func write(_ bytes: UnsafeRawPointer, _ address: UInt64, _ count: Int) {
-        guard let place = unsafe memory.hostPointer(physical(address), count), let offset = OracleLayout.imageOffset(address)
+        guard let place = unsafe memory.hostPointer(physical(address), count),
+            let offset = OracleLayout.imageOffset(address)
         else { preconditionFailure("patch outside of the pages") }
         unsafe place.copyMemory(from: bytes, byteCount: count)
         unsafe (before + offset).copyMemory(from: bytes, byteCount: count)
@@ -225,9 +229,12 @@ import X86
             let offset = OracleLayout.imageOffset(region.lowerBound)!
             guard let live = unsafe memory.hostPointer(physical(region.lowerBound), region.count) else { continue }
             let count = outcome.changeCount
-            unsafe outcome.noteChanges(before: before + offset, after: live, bytes: region.count, address: region.lowerBound)
+            unsafe outcome.noteChanges(
+                before: before + offset, after: live, bytes: region.count, address: region.lowerBound)
             if outcome.changeCount != count {
-                unsafe image.withUnsafeBytes { unsafe live.copyMemory(from: $0.baseAddress! + offset, byteCount: region.count) }
+                unsafe image.withUnsafeBytes {
+                    unsafe live.copyMemory(from: $0.baseAddress! + offset, byteCount: region.count)
+                }
             }
         }
         unsafe forEachPatch(test) { patch, bytes in

@@ -143,7 +143,9 @@ final class HostileGuest {
 
     private func again(_ state: inout VCPUState, _ random: inout SeededGenerator) {
         let isLong = state.efer & EFER.longModeActive != 0
-        if random.chance(50) { state.rip = isLong ? Layout.code + UInt64(random.below(0xe0000)) : random.next() & 0xffff }
+        if random.chance(50) {
+            state.rip = isLong ? Layout.code + UInt64(random.below(0xe0000)) : random.next() & 0xffff
+        }
         if random.chance(50) { state.gpr[random.below(16)] = random.interesting() }
         if random.chance(30) { state.rflags |= RFlags.interrupt }
     }

@@ -29,13 +29,19 @@ import X86
             let batch = UInt64.random(in: 0...UInt64.max)
             // A batch that finds nothing ends after a second or two.
             if environmentVariable("ROOST_FUZZ_HERE") != nil {
-                try Self.runBatch(batch, withDevices: withDevices, disturbed: disturbed, nanoseconds: UInt64(seconds / 4 * 1e9))
+                try Self.runBatch(
+                    batch, withDevices: withDevices, disturbed: disturbed, nanoseconds: UInt64(seconds / 4 * 1e9))
                 return
             }
-            let nanoseconds = min(10_000_000_000, max(500_000_000, Int64(bitPattern: end &- HostClock.monotonicNanoseconds)))
+            let nanoseconds = min(
+                10_000_000_000, max(500_000_000, Int64(bitPattern: end &- HostClock.monotonicNanoseconds)))
             await #expect(processExitsWith: .success) {
-                [batch = batch as UInt64, withDevices = withDevices as Bool, disturbed = disturbed as Bool, nanoseconds = nanoseconds as Int64] in
-                try Self.runBatch(batch, withDevices: withDevices, disturbed: disturbed, nanoseconds: UInt64(nanoseconds))
+                [
+                    batch = batch as UInt64, withDevices = withDevices as Bool, disturbed = disturbed as Bool,
+                    nanoseconds = nanoseconds as Int64
+                ] in
+                try Self.runBatch(
+                    batch, withDevices: withDevices, disturbed: disturbed, nanoseconds: UInt64(nanoseconds))
             }
             let path = Self.tracePath(batch)
             // Only a process that ended well takes its trace away.
@@ -55,7 +61,9 @@ import X86
         let requests = VCPURequests()
         let vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: nil)
         // L: lock add dword [ebx], imm32; inc dword [imm32]; jmp L
-        try memory.write([0xf0, 0x81, 0x03, 0, 0, 0, 0, 0xff, 0x05, 0x03, 0, 1, 0, 0xeb, 0xf1], at: GuestPhysicalAddress(Layout.code))
+        try memory.write(
+            [0xf0, 0x81, 0x03, 0, 0, 0, 0, 0xff, 0x05, 0x03, 0, 1, 0, 0xeb, 0xf1], at: GuestPhysicalAddress(Layout.code)
+        )
         try memory.write([0xcf], at: GuestPhysicalAddress(0x2000))  // #DB: iretd
         try memory.store(0x00cf_9b00_0000_ffff as UInt64, at: GuestPhysicalAddress(Layout.gdt + 8))
         try memory.store(0x00cf_9300_0000_ffff as UInt64, at: GuestPhysicalAddress(Layout.gdt + 16))
@@ -63,7 +71,8 @@ import X86
         vcpu.withState { state in
             state.cr0 = CR0.extensionType | CR0.protectedMode
             for number in 0..<6 {
-                state.segments[number] = Segment(selector: number == 1 ? 8 : 16, limit: .max, attributes: number == 1 ? 0xc09b : 0xc093)
+                state.segments[number] = Segment(
+                    selector: number == 1 ? 8 : 16, limit: .max, attributes: number == 1 ? 0xc09b : 0xc093)
             }
             state.gdtr = DescriptorTable(base: Layout.gdt, limit: 0x17)
             state.idtr = DescriptorTable(base: Layout.idt, limit: 0x7ff)

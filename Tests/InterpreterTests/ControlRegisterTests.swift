@@ -27,7 +27,9 @@ import X86
         Change(register: .cr0, set: 1 << 32, faults: true, description: "CR0 bit 32"),
         Change(register: .cr0, set: 1 << 6, faults: false, description: "CR0 bit 6 is ignored"),
         Change(register: .cr0, set: 0, clear: CR0.paging, faults: true, description: "PG cleared in 64-bit mode"),
-        Change(register: .cr4, set: 0, clear: CR4.physicalAddressExtension, faults: true, description: "PAE cleared in long mode"),
+        Change(
+            register: .cr4, set: 0, clear: CR4.physicalAddressExtension, faults: true,
+            description: "PAE cleared in long mode"),
         Change(register: .cr4, set: CR4.virtual8086Extensions, faults: true, description: "VME, which is not shown"),
         Change(register: .cr4, set: CR4.protectedModeVirtualInterrupts, faults: true, description: "PVI"),
         Change(register: .cr4, set: 1 << 12, faults: true, description: "LA57"),
@@ -36,7 +38,9 @@ import X86
         Change(register: .cr4, set: 1 << 23, faults: true, description: "CET"),
         Change(register: .cr4, set: 1 << 32, faults: true, description: "CR4 bit 32"),
         Change(register: .cr4, set: CR4.pcid, faults: false, description: "PCIDE, CR3's low bits 0"),
-        Change(register: .cr4, set: CR4.umip | CR4.fsGSBase | CR4.osXSave | CR4.globalPages, faults: false, description: "what is shown"),
+        Change(
+            register: .cr4, set: CR4.umip | CR4.fsGSBase | CR4.osXSave | CR4.globalPages, faults: false,
+            description: "what is shown"),
         Change(register: .cr3, set: 1 << 63, faults: true, description: "bit 63 without PCIDs"),
         Change(register: .cr3, set: 1 << 63, with: CR4.pcid, faults: false, description: "bit 63 with PCIDs"),
         Change(register: .cr3, set: 1 << 62, with: CR4.pcid, faults: true, description: "bit 62"),
@@ -44,10 +48,13 @@ import X86
         Change(register: .cr3, set: 0x18, faults: false, description: "PWT and PCD"),
         Change(register: .cr8, set: 15, faults: false, description: "TPR 15"),
         Change(register: .cr8, set: 16, faults: true, description: "TPR 16"),
-        Change(register: .efer, set: 0, clear: EFER.longModeEnable, faults: true, description: "LME changed under paging"),
+        Change(
+            register: .efer, set: 0, clear: EFER.longModeEnable, faults: true, description: "LME changed under paging"),
         Change(register: .efer, set: 1 << 1, faults: true, description: "EFER bit 1"),
         Change(register: .efer, set: 1 << 12, faults: true, description: "SVME"),
-        Change(register: .efer, set: 0, clear: EFER.noExecuteEnable | EFER.systemCallEnable, faults: false, description: "NXE, SCE"),
+        Change(
+            register: .efer, set: 0, clear: EFER.noExecuteEnable | EFER.systemCallEnable, faults: false,
+            description: "NXE, SCE"),
     ]
 
     @Test(arguments: long)

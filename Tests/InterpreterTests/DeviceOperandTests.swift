@@ -24,7 +24,9 @@ import X86
     }
 
     /// Runs to HLT; the device reads as `value` of the offset. Returns the offsets asked for.
-    private func run(_ code: [UInt8], _ value: (UInt64) -> UInt64 = { $0 }) throws -> (reads: [UInt64], writes: [UInt64: UInt64]) {
+    private func run(_ code: [UInt8], _ value: (UInt64) -> UInt64 = { $0 }) throws -> (
+        reads: [UInt64], writes: [UInt64: UInt64]
+    ) {
         try machine.put(code + [0xf4], at: Place.code)
         var reads: [UInt64] = []
         var writes: [UInt64: UInt64] = [:]

@@ -109,7 +109,9 @@ private final class PostingTime: Sendable { let value = Atomic<UInt64>(0) }
     }
 
     @Test func windowOfIRET() throws {
-        for (n, value) in [Place.code + 0x100, UInt64(Machine.Selector.code), 0x202, Place.stack, UInt64(Machine.Selector.data)].enumerated() {
+        for (n, value) in [
+            Place.code + 0x100, UInt64(Machine.Selector.code), 0x202, Place.stack, UInt64(Machine.Selector.data),
+        ].enumerated() {
             try machine.put64(value, at: Place.stack - 40 + UInt64(n) * 8)
         }
         try machine.put([0x48, 0xcf], at: Place.code)
@@ -204,7 +206,9 @@ private final class PostingTime: Sendable { let value = Atomic<UInt64>(0) }
             }
             let rip = machine.runToHalt()
             raiser.join()
-            let (taken, left, at, rsi) = machine.vcpu.withState { ($0.gpr[Register.rbx], $0.gpr[8], $0.gpr[9], $0.gpr[Register.rsi]) }
+            let (taken, left, at, rsi) = machine.vcpu.withState {
+                ($0.gpr[Register.rbx], $0.gpr[8], $0.gpr[9], $0.gpr[Register.rsi])
+            }
             if rip != Place.code + 3 || taken > 1 { Issue.record("RIP \(rip), taken \(taken)"); return }
             #expect(rsi == start + count)
             if taken == 0 {
@@ -219,19 +223,20 @@ private final class PostingTime: Sendable { let value = Atomic<UInt64>(0) }
     }
 
     // `.stop` ends whatever the guest does, soon.
-    @Test(arguments: [
-        [0xeb, 0xfe],  // jmp $
-        [0xff, 0xc0, 0x75, 0xfc, 0xeb, 0xfa],  // L: inc eax; jnz L; jmp L
-        [0xff, 0xe3],  // jmp rbx
-        [0xe8, 0xfb, 0xff, 0xff, 0xff],  // call $ (down to the stack's end, where #PF loops)
-        [0xe2, 0xfe, 0xeb, 0xfc],  // loop $
-        [0xf3, 0xaa, 0xeb, 0xfc],  // rep stosb
-        [0xf3, 0xa6, 0xeb, 0xfc],  // repe cmpsb
-        [0xf2, 0xae, 0xeb, 0xfc],  // repne scasb
-        [0x9d, 0x9c, 0xeb, 0xfc],  // popf; pushf
-        [0xfb, 0xfa, 0xeb, 0xfc],  // sti; cli
-        [0xcd, 0x40],  // int 0x40, whose handler is this
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [0xeb, 0xfe],  // jmp $
+            [0xff, 0xc0, 0x75, 0xfc, 0xeb, 0xfa],  // L: inc eax; jnz L; jmp L
+            [0xff, 0xe3],  // jmp rbx
+            [0xe8, 0xfb, 0xff, 0xff, 0xff],  // call $ (down to the stack's end, where #PF loops)
+            [0xe2, 0xfe, 0xeb, 0xfc],  // loop $
+            [0xf3, 0xaa, 0xeb, 0xfc],  // rep stosb
+            [0xf3, 0xa6, 0xeb, 0xfc],  // repe cmpsb
+            [0xf2, 0xae, 0xeb, 0xfc],  // repne scasb
+            [0x9d, 0x9c, 0xeb, 0xfc],  // popf; pushf
+            [0xfb, 0xfa, 0xeb, 0xfc],  // sti; cli
+            [0xcd, 0x40],  // int 0x40, whose handler is this
+        ] as [[UInt8]])
     func stopEndsEndlessLoops(_ code: [UInt8]) throws {
         try machine.setLongGate(0x40, to: Place.code)
         for vector in [Vector.pageFault, Vector.stackFault, Vector.generalProtection, Vector.doubleFault] {

@@ -107,7 +107,11 @@ import X86
         let top = Place.kernelStack
         #expect(machine.vcpu.withState { $0.gpr[Register.rsp] } == top - 24)
         let frame = try (0..<6).map { try machine.get32(top - 24 + UInt64($0) * 4) }
-        #expect(frame == [UInt32(Place.user) + 11, UInt32(Selector.userCode32), 0x22, 0x11, UInt32(Place.userStack) - 8, UInt32(Selector.userData)])
+        #expect(
+            frame == [
+                UInt32(Place.user) + 11, UInt32(Selector.userCode32), 0x22, 0x11, UInt32(Place.userStack) - 8,
+                UInt32(Selector.userData),
+            ])
         let after = machine.runToHandler(0x40)
         #expect(try machine.get32(after + 12) == UInt32(Place.userStack))
         #expect(try machine.get32(after + 4) == UInt32(Selector.userCode32))

@@ -99,7 +99,8 @@ import X86
     /// IRETQ to CPL 3, SYSCALL, SYSRET, INT 0x40.
     @Test func toUserAndBack() throws {
         for (n, value) in [
-            Place.user, UInt64(Selector.userCode64), RFlags.alwaysOne | RFlags.interrupt | RFlags.carry, Place.userStack,
+            Place.user, UInt64(Selector.userCode64), RFlags.alwaysOne | RFlags.interrupt | RFlags.carry,
+            Place.userStack,
             UInt64(Selector.userData),
         ].enumerated() {
             try machine.put64(value, at: Place.stack - 40 + UInt64(n) * 8)

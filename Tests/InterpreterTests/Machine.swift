@@ -16,7 +16,8 @@ final class Machine {
         /// Where programs and handlers are put.
         static let code: UInt64 = 0x10000, user: UInt64 = 0x18000
         /// Tops of stacks.
-        static let stack: UInt64 = 0x21000, kernelStack: UInt64 = 0x23000, ist: UInt64 = 0x25000, userStack: UInt64 = 0x27000
+        static let stack: UInt64 = 0x21000, kernelStack: UInt64 = 0x23000, ist: UInt64 = 0x25000,
+            userStack: UInt64 = 0x27000
         static let data: UInt64 = 0x30000
         /// A page that is not mapped in long mode.
         static let hole: UInt64 = 0x100000
@@ -41,12 +42,24 @@ final class Machine {
     // MARK: Memory
 
     func put(_ bytes: [UInt8], at address: UInt64) throws { try memory.write(bytes, at: GuestPhysicalAddress(address)) }
-    func put16(_ value: UInt16, at address: UInt64) throws { try memory.store(value, at: GuestPhysicalAddress(address)) }
-    func put32(_ value: UInt32, at address: UInt64) throws { try memory.store(value, at: GuestPhysicalAddress(address)) }
-    func put64(_ value: UInt64, at address: UInt64) throws { try memory.store(value, at: GuestPhysicalAddress(address)) }
-    func get16(_ address: UInt64) throws -> UInt16 { try memory.load(at: GuestPhysicalAddress(address), as: UInt16.self) }
-    func get32(_ address: UInt64) throws -> UInt32 { try memory.load(at: GuestPhysicalAddress(address), as: UInt32.self) }
-    func get64(_ address: UInt64) throws -> UInt64 { try memory.load(at: GuestPhysicalAddress(address), as: UInt64.self) }
+    func put16(_ value: UInt16, at address: UInt64) throws {
+        try memory.store(value, at: GuestPhysicalAddress(address))
+    }
+    func put32(_ value: UInt32, at address: UInt64) throws {
+        try memory.store(value, at: GuestPhysicalAddress(address))
+    }
+    func put64(_ value: UInt64, at address: UInt64) throws {
+        try memory.store(value, at: GuestPhysicalAddress(address))
+    }
+    func get16(_ address: UInt64) throws -> UInt16 {
+        try memory.load(at: GuestPhysicalAddress(address), as: UInt16.self)
+    }
+    func get32(_ address: UInt64) throws -> UInt32 {
+        try memory.load(at: GuestPhysicalAddress(address), as: UInt32.self)
+    }
+    func get64(_ address: UInt64) throws -> UInt64 {
+        try memory.load(at: GuestPhysicalAddress(address), as: UInt64.self)
+    }
 
     // MARK: Tables
 
@@ -150,7 +163,8 @@ final class Machine {
     /// The selectors of a 32- or 64-bit program at CPL 3 on its own stack.
     func enterUser(long: Bool) {
         vcpu.withState { state in
-            state.segments[SegmentName.cs] = long
+            state.segments[SegmentName.cs] =
+                long
                 ? Machine.flat(Selector.userCode64, 0xa0fb) : Machine.flat(Selector.userCode32, 0xc0fb)
             for number in [SegmentName.ss, SegmentName.es, SegmentName.ds, SegmentName.fs, SegmentName.gs] {
                 state.segments[number] = Machine.flat(Selector.userData, 0xc0f3)
@@ -198,7 +212,8 @@ final class Machine {
     /// Runs until the handler of `vector` halts; the stack pointer in it.
     func runToHandler(_ vector: UInt8, _ location: SourceLocation = #_sourceLocation) -> UInt64 {
         let rip = runToHalt(location)
-        #expect(rip == Place.handler(vector) + 1, "vector \((rip &- 1 &- Place.handler(0)) / 16)", sourceLocation: location)
+        #expect(
+            rip == Place.handler(vector) + 1, "vector \((rip &- 1 &- Place.handler(0)) / 16)", sourceLocation: location)
         return vcpu.withState { $0.gpr[Register.rsp] }
     }
 }

@@ -107,7 +107,9 @@ import X86
                 for difference in Change.allCases where difference != .none || number == 0 {
                     let clean = slots.indices.map { setup.frame($0) | 7 }
                     var entries = clean
-                    guard let changed = change(clean[number], difference, setup, leaf: number == slots.count - 1) else { continue }
+                    guard let changed = change(clean[number], difference, setup, leaf: number == slots.count - 1) else {
+                        continue
+                    }
                     entries[number] = changed
                     for n in slots.indices { try machine.putEntry(entries[n], at: slots[n], setup) }
                     if c.user { machine.enterUser(long: isLong) } else { machine.enterKernel(long: isLong) }
@@ -134,7 +136,8 @@ import X86
                     }
                     let context = "\(setup) \(c) \(difference) at \(number)"
                     if got != want {
-                        Issue.record("error code \(String(describing: got)), not \(String(describing: want)): \(context)")
+                        Issue.record(
+                            "error code \(String(describing: got)), not \(String(describing: want)): \(context)")
                         failures += 1
                     }
                     if want != nil && cr2 != setup.linear { Issue.record("CR2 \(cr2): \(context)"); failures += 1 }
@@ -248,7 +251,8 @@ import X86
     // SDM 3A, 4.4.1: MOV to CR3 loads PAE's four pointers, and is #GP if a
     // present one has a reserved bit set; an absent one may hold anything.
     static let pointers: [(UInt64, Bool)] = [
-        (0x2001, false), (0x2003, true), (0x2021, true), (0x2101, true), (1 << 41 | 0x2001, true), (1 << 63 | 0x2001, true),
+        (0x2001, false), (0x2003, true), (0x2021, true), (0x2101, true), (1 << 41 | 0x2001, true),
+        (1 << 63 | 0x2001, true),
         (0x2019, false), (0x21e6, false),
     ]
 
@@ -271,7 +275,8 @@ import X86
         try machine.enterPaging(setup)
         // mov dword [0x1008], 0; invlpg [ebx]; mov al, [ebx]; mov cr3, ecx; mov al, [ebx]
         try machine.put(
-            [0xc7, 0x05, 0x08, 0x10, 0, 0, 0, 0, 0, 0, 0x0f, 0x01, 0x3b, 0x8a, 0x03, 0x0f, 0x22, 0xd9, 0x8a, 0x03], at: Place.code)
+            [0xc7, 0x05, 0x08, 0x10, 0, 0, 0, 0, 0, 0, 0x0f, 0x01, 0x3b, 0x8a, 0x03, 0x0f, 0x22, 0xd9, 0x8a, 0x03],
+            at: Place.code)
         machine.vcpu.withState { state in
             state.gpr[Register.rbx] = setup.linear
             state.gpr[Register.rcx] = PagingSetup.root

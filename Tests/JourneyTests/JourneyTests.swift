@@ -13,10 +13,16 @@ import Testing
     static func passages() throws -> [Passage] {
         var found: [Passage] = []
         let folders = ["Sources", "Tests", "tools", "Guest", "Benchmarks", "Fuzz"]
-        let files = ["Package.swift", "Makefile"] + folders.flatMap { folder in Files.tree(folder).map { folder + "/" + $0 } }
-        for file in files where file.hasPrefix("tools/") || file.hasSuffix("Makefile") || ["swift", "c", "h", "S"].contains(where: { file.hasSuffix("." + $0) }) {
+        let files =
+            ["Package.swift", "Makefile"] + folders.flatMap { folder in Files.tree(folder).map { folder + "/" + $0 } }
+        for file in files
+        where file.hasPrefix("tools/") || file.hasSuffix("Makefile")
+            || ["swift", "c", "h", "S"].contains(where: { file.hasSuffix("." + $0) })
+        {
             var open: Passage?
-            for line in String(decoding: try readFile(file), as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false) {
+            for line in String(decoding: try readFile(file), as: UTF8.self).split(
+                separator: "\n", omittingEmptySubsequences: false)
+            {
                 let text = line.drop { $0 == " " || $0 == "\t" }
                 if let match = text.wholeMatch(of: /(?:\/\/|#)([A-Z]:\d\d\d) (.+)/) {
                     #expect(open == nil, "\(file): \(match.1) begins within another")
@@ -56,7 +62,9 @@ import Testing
 
     @Test func theToolAgrees() throws {
         let result = try Subprocess.run(["tools/extract", "--list"])
-        let listed = String(decoding: result.output, as: UTF8.self).split(separator: "\n").map { String($0.split(separator: "\t")[0]) }
+        let listed = String(decoding: result.output, as: UTF8.self).split(separator: "\n").map {
+            String($0.split(separator: "\t")[0])
+        }
         #expect(listed == (try Self.passages().map(\.key).sorted()))
     }
 

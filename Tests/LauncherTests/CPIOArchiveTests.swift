@@ -42,7 +42,8 @@ import Testing
         archive.addCharacterDevice("dev/console", major: 5, minor: 1)
         archive.addFile("empty", [])
         let entries = try Self.read(archive.finished())
-        #expect(entries.map(\.name) == ["etc", "etc/deep", "etc/deep/motd", "bin", "bin/sh", "dev", "dev/console", "empty"])
+        #expect(
+            entries.map(\.name) == ["etc", "etc/deep", "etc/deep/motd", "bin", "bin/sh", "dev", "dev/console", "empty"])
         #expect(entries[2] == Entry(name: "etc/deep/motd", mode: 0o100644, contents: Array("hello".utf8)))
         #expect(entries[4] == Entry(name: "bin/sh", mode: 0o120777, contents: Array("busybox".utf8)))
         #expect(entries[6].mode == 0o020600)
@@ -67,7 +68,8 @@ import Testing
 
 @Suite struct InitialRAMDiskTests {
     private func build(_ session: Session, modules: [KernelModule] = []) throws -> [String: CPIOArchiveTests.Entry] {
-        let entries = try CPIOArchiveTests.read(InitialRAMDisk.build(session: session, busybox: [1, 2, 3], modules: modules))
+        let entries = try CPIOArchiveTests.read(
+            InitialRAMDisk.build(session: session, busybox: [1, 2, 3], modules: modules))
         return Dictionary(uniqueKeysWithValues: entries.map { ($0.name, $0) })
     }
 
@@ -108,14 +110,16 @@ import Testing
 
     /// Real shells are the judge of our quoting.
     @Test func argumentsSurviveTheShell() throws {
-        let arguments: [[UInt8]] = [
-            "it's", "", "a b", "$HOME `id` \\ \"", "line\nline", "*", "-n", "''", "ünïcödé",
-        ].map { Array($0.utf8) } + [[0xff, 0x80, 0x27, 0x01]]
+        let arguments: [[UInt8]] =
+            [
+                "it's", "", "a b", "$HOME `id` \\ \"", "line\nline", "*", "-n", "''", "ünïcödé",
+            ].map { Array($0.utf8) } + [[0xff, 0x80, 0x27, 0x01]]
         let script = InitialRAMDisk.script(running: ["printf", "%s\\0"].map { Array($0.utf8) } + arguments)
         let folder = try Files.createTemporaryFolder(beside: "/tmp/roost-quote")
         defer { Files.remove(folder) }
         try Files.writeAtomically(script, to: folder + "/script")
         let result = try Subprocess.run(["sh", folder + "/script"])
-        #expect(result.output.split(separator: 0, omittingEmptySubsequences: false).dropLast().map(Array.init) == arguments)
+        #expect(
+            result.output.split(separator: 0, omittingEmptySubsequences: false).dropLast().map(Array.init) == arguments)
     }
 }

@@ -82,7 +82,8 @@ import Testing
             for _ in 0..<Int.random(in: 1...5, using: &generator) {
                 let interesting: [UInt8] = [0, 3, 4, 0x0a, 0x0d, 0x16, 0x61, 0x7f, 0xff]
                 let chunk = (0..<Int.random(in: 1...5000, using: &generator)).map { _ in
-                    Bool.random(using: &generator) ? interesting.randomElement(using: &generator)! : UInt8.random(in: 0...255, using: &generator)
+                    Bool.random(using: &generator)
+                        ? interesting.randomElement(using: &generator)! : UInt8.random(in: 0...255, using: &generator)
                 }
                 all += chunk
                 encoded += encoder.encode(chunk)
@@ -151,7 +152,8 @@ import Testing
     func otherFilesAreNoModules(_ path: String) { #expect(KernelModules.moduleName(path) == nil) }
 
     @Test func readsDependencies() {
-        let module: [UInt8] = [0x7f, 0x45, 0, 1] + Array("\0license=GPL\0depends=virtio,virtio_ring\0retpoline=Y\0".utf8)
+        let module: [UInt8] =
+            [0x7f, 0x45, 0, 1] + Array("\0license=GPL\0depends=virtio,virtio_ring\0retpoline=Y\0".utf8)
         #expect(KernelModules.dependencies(of: module) == ["virtio", "virtio_ring"])
         #expect(KernelModules.dependencies(of: Array("\0depends=\0".utf8)) == [])
         #expect(KernelModules.dependencies(of: []) == [])
@@ -168,11 +170,13 @@ import Testing
         try write("top.ko", "mid-dle,base,builtin")
         try write("mid-dle.ko", "base")
         try write("base.ko", "")
-        try Files.writeAtomically(Array("kernel/drivers/builtin.ko\n".utf8), to: folder + "/lib/modules/6.1/modules.builtin")
+        try Files.writeAtomically(
+            Array("kernel/drivers/builtin.ko\n".utf8), to: folder + "/lib/modules/6.1/modules.builtin")
         let modules = KernelModules(root: folder)
-        #expect(try modules.resolve(["top", "base"]).map(\.path) == [
-            "lib/modules/6.1/kernel/base.ko", "lib/modules/6.1/kernel/mid-dle.ko", "lib/modules/6.1/kernel/top.ko",
-        ])
+        #expect(
+            try modules.resolve(["top", "base"]).map(\.path) == [
+                "lib/modules/6.1/kernel/base.ko", "lib/modules/6.1/kernel/mid-dle.ko", "lib/modules/6.1/kernel/top.ko",
+            ])
         let error = #expect(throws: HostError.self) { try modules.resolve(["nothing"]) }
         #expect(error?.description.contains("nothing") == true)
     }

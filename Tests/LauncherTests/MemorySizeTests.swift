@@ -7,7 +7,10 @@ import Testing
         #expect(try MemorySize(parsing: text).bytes == bytes)
     }
 
-    @Test(arguments: ["", "M", "-1M", "1.5G", "512MB", "0", "1M", "16385k", "300G", "99999999999999999999G", "18446744073709551615G", "½G"])
+    @Test(arguments: [
+        "", "M", "-1M", "1.5G", "512MB", "0", "1M", "16385k", "300G", "99999999999999999999G", "18446744073709551615G",
+        "½G",
+    ])
     func refuses(_ text: String) {
         #expect(throws: ConfigurationError.self) { try MemorySize(parsing: text) }
     }

@@ -94,7 +94,9 @@ import Testing
         let length = Int(dsdt[scope + 1] & 15) | Int(dsdt[scope + 2]) << 4 | Int(dsdt[scope + 3]) << 12
         #expect(scope + 1 + length == dsdt.count)
         for count in [4000, 5000] {
-            #expect(throws: HostError.self) { try ACPITables(ACPIMachine(apicIDs: [UInt32](repeating: 0, count: count))) }
+            #expect(throws: HostError.self) {
+                try ACPITables(ACPIMachine(apicIDs: [UInt32](repeating: 0, count: count)))
+            }
         }
     }
 

@@ -13,7 +13,8 @@ import X86
     @Test(arguments: packers.indices) func unpacksAndEntersBzImage(_ index: Int) throws {
         let bench = try Bench()
         let relocations = [UInt8](repeating: 0, count: 64)
-        let entry = try bench.load(Synthetic.bzImage(payload: Self.packers[index].pack(Synthetic.vmlinux() + relocations)))
+        let entry = try bench.load(
+            Synthetic.bzImage(payload: Self.packers[index].pack(Synthetic.vmlinux() + relocations)))
         #expect(entry.mode == .long)
         #expect(entry.entry == 0x100_0010)
         #expect(entry.kernel == 0x100_0000..<0x120_1000)
@@ -30,13 +31,16 @@ import X86
                 bytes: (0..<(9 << 20)).map { UInt8(truncatingIfNeeded: $0 >> 11) }, memoryBytes: 9 << 20)
         ])
         _ = try bench.load(Synthetic.bzImage(payload: Pack.lz4(long)))
-        #expect(try bench.read(0x200_0000 + 0x88_0000 as UInt64, as: UInt8.self) == UInt8(truncatingIfNeeded: 0x88_0000 >> 11))
+        #expect(
+            try bench.read(0x200_0000 + 0x88_0000 as UInt64, as: UInt8.self)
+                == UInt8(truncatingIfNeeded: 0x88_0000 >> 11))
     }
 
     @Test func fillsTheZeroPage() throws {
         let bench = try Bench(mebibytes: 64)
         let initrd: [UInt8] = (0..<5000).map { UInt8(truncatingIfNeeded: $0) }
-        let entry = try bench.load(Synthetic.bzImage(payload: Pack.zstd(Synthetic.vmlinux())), initrd: initrd, commandLine: "a=b ro")
+        let entry = try bench.load(
+            Synthetic.bzImage(payload: Pack.zstd(Synthetic.vmlinux())), initrd: initrd, commandLine: "a=b ro")
         let page = entry.argument
         #expect(try bench.read(page + 0x1fe) == UInt16(0xaa55))
         #expect(try bench.bytes(page + 0x202, 4) == Array("HdrS".utf8))
@@ -54,7 +58,9 @@ import X86
         var map: [[UInt64]] = []
         for index in 0..<UInt64(count) {
             let base = page + 0x2d0 + index * 20
-            map.append([try bench.read(base), try bench.read(base + 8), UInt64(try bench.read(base + 16, as: UInt32.self))])
+            map.append([
+                try bench.read(base), try bench.read(base + 8), UInt64(try bench.read(base + 16, as: UInt32.self)),
+            ])
         }
         #expect(map == [[0, 0x9_fc00, 1], [0x9_fc00, 0x400, 2], [0xe_0000, 0x2_0000, 2], [0x10_0000, 63 << 20, 1]])
     }
@@ -68,7 +74,9 @@ import X86
 
     @Test func respectsTheInitrdLimit() throws {
         let bench = try Bench(mebibytes: 128)
-        let kernel = Synthetic.bzImage(payload: Pack.gzip(Synthetic.vmlinux())) { $0.put(UInt32(0x37f_ffff), at: 0x22c) }
+        let kernel = Synthetic.bzImage(payload: Pack.gzip(Synthetic.vmlinux())) {
+            $0.put(UInt32(0x37f_ffff), at: 0x22c)
+        }
         #expect(try bench.load(kernel, initrd: [1, 2, 3]).initrd == 0x37f_f000..<0x37f_f003)
     }
 
@@ -101,12 +109,16 @@ import X86
         #expect(try bench.load(both).mode == .long)
         let forced = try bench.load(both, .pvh)
         #expect(forced.mode == .protected && forced.entry == 0x100_0020)
-        #expect(bench.refusal(both, .multiboot) == "cannot boot dir/kernel: it has no entry for the multiboot protocol (leave the protocol to be found)")
+        #expect(
+            bench.refusal(both, .multiboot)
+                == "cannot boot dir/kernel: it has no entry for the multiboot protocol (leave the protocol to be found)"
+        )
     }
 
     @Test(arguments: [true, false]) func entersPVH(wide: Bool) throws {
         let bench = try Bench()
-        let segment = Synthetic.Segment(virtual: 0x20_0000, physical: 0x20_0000, bytes: Synthetic.text, memoryBytes: 8192)
+        let segment = Synthetic.Segment(
+            virtual: 0x20_0000, physical: 0x20_0000, bytes: Synthetic.text, memoryBytes: 8192)
         let segments = [segment, Synthetic.pvhNote(entry: 0x20_0100)]
         let kernel = wide ? Synthetic.elf64(entry: 0x20_0000, segments) : Synthetic.elf32(entry: 0x20_0000, segments)
         let entry = try bench.load(kernel, initrd: [7, 8, 9], commandLine: "x")

@@ -17,7 +17,8 @@ import Testing
             ])
         let originals =
             LoaderTests.packers.map { Synthetic.bzImage(payload: $0.pack(Synthetic.vmlinux())) } + [
-                Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text), Synthetic.vmlinux(), pvh, Synthetic.multiboot(),
+                Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text), Synthetic.vmlinux(), pvh,
+                Synthetic.multiboot(),
                 Synthetic.flatMultiboot(),
             ]
         let preferences: [BootPreference] = [.automatic, .automatic, .linux, .pvh, .multiboot, .decompressor]
@@ -28,7 +29,8 @@ import Testing
                 // Mostly in the headers.
                 let limit = Bool.random(using: &random) ? min(kernel.count, 0x300) : kernel.count
                 let index = Int.random(in: 0..<limit, using: &random)
-                kernel[index] = [0, 0xff, 0x7f, 0x80, UInt8.random(in: 0...255, using: &random)].randomElement(using: &random) ?? 0
+                kernel[index] =
+                    [0, 0xff, 0x7f, 0x80, UInt8.random(in: 0...255, using: &random)].randomElement(using: &random) ?? 0
             }
             if Int.random(in: 0..<8, using: &random) == 0 {
                 kernel = Array(kernel[..<Int.random(in: 0...kernel.count, using: &random)])

@@ -44,7 +44,8 @@ enum Pack {
         return unsafe withUnsafeMutablePointer(to: &options) { lzma2 in
             // With the x86 branch filter, as the kernel's build has it.
             var filters = unsafe [
-                lzma_filter(id: 0x04, options: nil), lzma_filter(id: 0x21, options: lzma2), lzma_filter(id: .max, options: nil),
+                lzma_filter(id: 0x04, options: nil), lzma_filter(id: 0x21, options: lzma2),
+                lzma_filter(id: .max, options: nil),
             ]
             return unsafe [UInt8](unsafeUninitializedCapacity: room) { output, count in
                 let result = unsafe lzma_stream_buffer_encode(

@@ -50,11 +50,15 @@ import Testing
         let payload = Pack.gzip(Synthetic.vmlinux())
         expect(Synthetic.bzImage(payload: payload) { $0.put(UInt16(0x7e), at: 0x236) }, "32-bit", "x86-64")
         // Before 2.12 the header does not say: the payload does.
-        let old = Pack.gzip(Synthetic.elf32(entry: 0x100_0000, [.init(virtual: 0, physical: 0x100_0000, bytes: [1], memoryBytes: 1)]))
+        let old = Pack.gzip(
+            Synthetic.elf32(entry: 0x100_0000, [.init(virtual: 0, physical: 0x100_0000, bytes: [1], memoryBytes: 1)]))
         expect(Synthetic.bzImage(payload: old) { $0.put(UInt16(0x20a), at: 0x206) }, "32-bit")
-        expect(Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text) { $0.put(UInt16(0x20a), at: 0x206) }, "no 64-bit entry")
         expect(
-            Synthetic.elf32(entry: 0x100_0000, [.init(virtual: 0, physical: 0x100_0000, bytes: [1], memoryBytes: 1)]), "32-bit ELF")
+            Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text) { $0.put(UInt16(0x20a), at: 0x206) },
+            "no 64-bit entry")
+        expect(
+            Synthetic.elf32(entry: 0x100_0000, [.init(virtual: 0, physical: 0x100_0000, bytes: [1], memoryBytes: 1)]),
+            "32-bit ELF")
         expect(Synthetic.bzImage(payload: payload) { $0[0x211] = 0 }, "zImage")
     }
 
@@ -103,7 +107,8 @@ import Testing
         let small = try Bench(mebibytes: 16)
         #expect(
             small.refusal(Synthetic.vmlinux())
-                == "cannot boot dir/kernel: it needs at least 19 MiB of memory, the guest has 16 MiB (pass --memory 19M or more)")
+                == "cannot boot dir/kernel: it needs at least 19 MiB of memory, the guest has 16 MiB (pass --memory 19M or more)"
+        )
         let decompressor = Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text)
         #expect(small.refusal(decompressor).contains("at least 20 MiB"))
         _ = try Bench(mebibytes: 19).load(Synthetic.vmlinux())
@@ -115,7 +120,9 @@ import Testing
         expect(Synthetic.vmlinux(), initrd: initrd, "at least 79 MiB", "has 64 MiB", "--memory 79M", name: "ramdisk")
         expect(Synthetic.multiboot(), initrd: initrd, "at least 65 MiB", name: "ramdisk")
         _ = try Bench(mebibytes: 79).load(Synthetic.vmlinux(), initrd: initrd)
-        let limited = Synthetic.bzImage(payload: Pack.gzip(Synthetic.vmlinux())) { $0.put(UInt32(0x1ff_ffff), at: 0x22c) }
+        let limited = Synthetic.bzImage(payload: Pack.gzip(Synthetic.vmlinux())) {
+            $0.put(UInt32(0x1ff_ffff), at: 0x22c)
+        }
         expect(limited, initrd: initrd, "only between 0x1201000 and 0x2000000", "smaller --initrd", name: "ramdisk")
     }
 
@@ -133,7 +140,8 @@ import Testing
 
     @Test func impossiblePlaces() {
         func elf(_ address: UInt64, _ count: UInt64) -> [UInt8] {
-            Synthetic.elf64(entry: address, [.init(virtual: address, physical: address, bytes: [1], memoryBytes: count)])
+            Synthetic.elf64(
+                entry: address, [.init(virtual: address, physical: address, bytes: [1], memoryBytes: count)])
         }
         expect(elf(0x8_0000, 16), "machine's own", "1 MiB")
         expect(elf(0xa_0000, 16), "machine's own")
@@ -141,9 +149,16 @@ import Testing
         expect(elf(1 << 40, 16), "no RAM")
         expect(elf(.max - 7, 16), "wraps")
         expect(elf(0x10_0000, .max), "wraps")
-        expect(Synthetic.elf64(entry: 0x20_0000, [.init(virtual: 0, physical: 0x20_0000, bytes: [1, 2, 3], memoryBytes: 2)]), "larger in the file")
-        expect(Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text) { $0.put(UInt32(3), at: 0x230) }, "impossible address")
-        expect(Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text) { $0.put(UInt64.max, at: 0x258) }, "impossible address")
+        expect(
+            Synthetic.elf64(
+                entry: 0x20_0000, [.init(virtual: 0, physical: 0x20_0000, bytes: [1, 2, 3], memoryBytes: 2)]),
+            "larger in the file")
+        expect(
+            Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text) { $0.put(UInt32(3), at: 0x230) },
+            "impossible address")
+        expect(
+            Synthetic.bzImage(payload: [0x5d, 0, 0] + Synthetic.text) { $0.put(UInt64.max, at: 0x258) },
+            "impossible address")
     }
 
     @Test func impossibleMultiboot() {

@@ -36,7 +36,8 @@ enum Synthetic {
         var data: [UInt8] = []
         let start = 52 + 32 * segments.count
         for segment in segments {
-            header += le(segment.type) + le(UInt32(start + data.count)) + le(UInt32(truncatingIfNeeded: segment.virtual))
+            header +=
+                le(segment.type) + le(UInt32(start + data.count)) + le(UInt32(truncatingIfNeeded: segment.virtual))
             header += le(UInt32(segment.physical)) + le(UInt32(segment.bytes.count)) + le(UInt32(segment.memoryBytes))
             header += le(UInt32(5)) + le(UInt32(4))
             data += segment.bytes
@@ -96,7 +97,8 @@ enum Synthetic {
 
     static func multiboot() -> [UInt8] {
         let body = multibootHeader(flags: 3) + text
-        return elf32(entry: 0x40_000c, [Segment(virtual: 0x40_0000, physical: 0x40_0000, bytes: body, memoryBytes: 0x4000)])
+        return elf32(
+            entry: 0x40_000c, [Segment(virtual: 0x40_0000, physical: 0x40_0000, bytes: body, memoryBytes: 0x4000)])
     }
 
     static func flatMultiboot() -> [UInt8] {
@@ -117,7 +119,8 @@ struct Bench {
     ) throws -> BootEntry {
         try loadKernel(
             BootSource(
-                kernel: kernel, kernelName: "dir/kernel", initrd: initrd, initrdName: "ramdisk", commandLine: commandLine,
+                kernel: kernel, kernelName: "dir/kernel", initrd: initrd, initrdName: "ramdisk",
+                commandLine: commandLine,
                 preference: preference),
             into: memory, rsdp: ACPITables.rsdp)
     }

@@ -125,7 +125,9 @@ import VirtualCPU
     func vectors() throws {
         let machine = try Machine()
         machine.initializePIC()
-        let (irq4, irq12, irq1) = (machine.pc.interruptLine(gsi: 4), machine.pc.interruptLine(gsi: 12), machine.pc.interruptLine(gsi: 1))
+        let (irq4, irq12, irq1) = (
+            machine.pc.interruptLine(gsi: 4), machine.pc.interruptLine(gsi: 12), machine.pc.interruptLine(gsi: 1)
+        )
         irq4.raise()
         #expect(machine.interruptIsRequested)
         #expect(machine.apic.acknowledgeInterrupt() == 0x24)

@@ -173,7 +173,9 @@ import VirtualCPU
     func setting() throws {
         let machine = try Machine()
         set(machine, 0x0b, 0x82)
-        let wanted: [(UInt32, UInt32)] = [(0x32, 0x19), (9, 0x99), (8, 0x12), (7, 0x31), (4, 0x23), (2, 0x59), (0, 0x59)]
+        let wanted: [(UInt32, UInt32)] = [
+            (0x32, 0x19), (9, 0x99), (8, 0x12), (7, 0x31), (4, 0x23), (2, 0x59), (0, 0x59),
+        ]
         for (index, value) in wanted { set(machine, index, value) }
         machine.pass(10_000_000_000)
         #expect(register(machine, 0) == 0x59)
@@ -236,7 +238,8 @@ import VirtualCPU
         #expect(register(machine, 0x34) | register(machine, 0x35) << 8 == 48 * 16)
     }
 
-    @Test("time and registers agree for centuries", arguments: [0, 951_782_400, 4_102_444_799, 7_258_118_399] as [UInt64])
+    @Test(
+        "time and registers agree for centuries", arguments: [0, 951_782_400, 4_102_444_799, 7_258_118_399] as [UInt64])
     func roundTrip(_ seconds: UInt64) throws {
         let machine = try Machine(startSeconds: seconds)
         let fields: [UInt32] = [0, 2, 4, 7, 8, 9, 0x32]

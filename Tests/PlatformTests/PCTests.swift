@@ -139,7 +139,8 @@ import X86
     @Test(
         "the multiplier uses all its bits, and an hour is an hour",
         arguments: [
-            19_200_000, 999_999_999, 1_000_000_000, 1_000_000_001, 1_996_250_000, 2_000_000_000, 2_000_000_001, 2_893_202_000,
+            19_200_000, 999_999_999, 1_000_000_000, 1_000_000_001, 1_996_250_000, 2_000_000_000, 2_000_000_001,
+            2_893_202_000,
             3_700_000_000, 4_000_000_001, 5_800_000_000,
         ] as [UInt64])
     func scaling(_ frequency: UInt64) {
@@ -192,7 +193,9 @@ import X86
         #expect(try machine.memory.load(at: GuestPhysicalAddress(0x2008), as: UInt32.self) == 0)
     }
 
-    @Test("an address that is not RAM is refused", arguments: [0x40_0001 - 8, 0xfee0_0001, UInt64.max, 1 << 63 | 1] as [UInt64])
+    @Test(
+        "an address that is not RAM is refused",
+        arguments: [0x40_0001 - 8, 0xfee0_0001, UInt64.max, 1 << 63 | 1] as [UInt64])
     func badAddress(_ value: UInt64) throws {
         let machine = try Machine()
         #expect(!machine.writeMSR(0x4b56_4d01, value))
@@ -205,7 +208,8 @@ import X86
     func running() throws {
         let machine = try Machine()
         machine.vcpu.script = [
-            .portWrite(port: 0x3f8, bytes: 1, value: 0x78), .portRead(port: 0x3fd, bytes: 1), .portWrite(port: 0xf4, bytes: 1, value: 5),
+            .portWrite(port: 0x3f8, bytes: 1, value: 0x78), .portRead(port: 0x3fd, bytes: 1),
+            .portWrite(port: 0xf4, bytes: 1, value: 5),
         ]
         #expect(machine.pc.run(machine.vcpu) == .exit(code: 11))
         #expect(machine.console.text == "x")
@@ -306,16 +310,20 @@ import X86
 
 /// A Guest that touches everything with everything.
 @Suite struct NoiseTests {
-    @Test("random ports, MMIO and MSRs: the Host survives, and soon", arguments: [UInt64.random(in: 0...UInt64.max), 1, 2] as [UInt64])
+    @Test(
+        "random ports, MMIO and MSRs: the Host survives, and soon",
+        arguments: [UInt64.random(in: 0...UInt64.max), 1, 2] as [UInt64])
     func noise(_ seed: UInt64) throws {
         print("noise seed \(seed)")
         var noise = Noise(state: seed)
         let machine = try Machine()
         machine.vcpu.state.rflags |= RFlags.interrupt
-        let ports: [UInt16] = Array(0x20...0x21) + Array(0x40...0x43) + Array(0x60...0x71) + [0x80, 0x92, 0xa0, 0xa1, 0xe9, 0xf4]
+        let ports: [UInt16] =
+            Array(0x20...0x21) + Array(0x40...0x43) + Array(0x60...0x71) + [0x80, 0x92, 0xa0, 0xa1, 0xe9, 0xf4]
             + Array(0x3f8...0x3ff) + Array(0x4d0...0x4d1) + Array(0x600...0x60c) + Array(0xcf8...0xcff)
         let pages: [UInt64] = [0xfec0_0000, 0xfee0_0000, 0xd000_0000]
-        let msrs: [UInt32] = Array(0x800...0x83f) + Array(0x200...0x20f) + [0x1b, 0x6e0, 0x4b56_4d00, 0x4b56_4d01, 0x11, 0x12, 0x250]
+        let msrs: [UInt32] =
+            Array(0x800...0x83f) + Array(0x200...0x20f) + [0x1b, 0x6e0, 0x4b56_4d00, 0x4b56_4d01, 0x11, 0x12, 0x250]
         func value() -> UInt64 {
             let value = noise.next()
             switch noise.next() % 4 {
@@ -331,7 +339,9 @@ import X86
             let address = GuestPhysicalAddress(pages[Int(noise.next() % 3)] + noise.next() % 0x400)
             let exit: VCPUExit
             switch noise.next() % 8 {
-            case 0, 1: exit = .portWrite(port: ports.randomElement(using: &noise)!, bytes: bytes, value: UInt32(truncatingIfNeeded: value()))
+            case 0, 1:
+                exit = .portWrite(
+                    port: ports.randomElement(using: &noise)!, bytes: bytes, value: UInt32(truncatingIfNeeded: value()))
             case 2: exit = .portRead(port: ports.randomElement(using: &noise)!, bytes: bytes)
             case 3: exit = .mmioWrite(address, bytes: bytes * 2, value: value())
             case 4: exit = .mmioRead(address, bytes: bytes * 2)

@@ -101,10 +101,18 @@ extension Handlers {
     static let aas: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.asciiAdjust(subtract: true) } }
     static let daa: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.decimalAdjust(subtract: false) } }
     static let das: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.decimalAdjust(subtract: true) } }
-    static let aam: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.asciiMultiply(UInt8(truncatingIfNeeded: i.pointee.immediate)) } }
-    static let aad: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.asciiDivide(UInt8(truncatingIfNeeded: i.pointee.immediate)) } }
-    static let salc: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.setRegister(0, cpu.carry ? UInt8(0xff) : 0) } }
+    static let aam: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.asciiMultiply(UInt8(truncatingIfNeeded: i.pointee.immediate))
+        }
+    }
+    static let aad: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.asciiDivide(UInt8(truncatingIfNeeded: i.pointee.immediate))
+        }
+    }
+    static let salc: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.setRegister(0, cpu.carry ? UInt8(0xff) : 0) }
+    }
     static let bound: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.checkBounds(i) } }
 }

@@ -51,7 +51,8 @@ extension CPU {
         }
     }
 
-    @inline(__always) func unaryR<O: UnaryOperation, T: GuestInteger>(_ o: O.Type, _ t: T.Type, _ i: InstructionPointer) {
+    @inline(__always) func unaryR<O: UnaryOperation, T: GuestInteger>(_ o: O.Type, _ t: T.Type, _ i: InstructionPointer)
+    {
         unsafe setRegister(i.pointee.r1, O.apply(self, register(i.pointee.r1, T.self)))
     }
 
@@ -63,7 +64,8 @@ extension CPU {
     }
 
     /// The count: CL where `r2` names it, else the immediate.
-    @inline(__always) private func shiftCount<T: GuestInteger>(_ i: InstructionPointer, _ t: T.Type, byCL: Bool) -> Int {
+    @inline(__always) private func shiftCount<T: GuestInteger>(_ i: InstructionPointer, _ t: T.Type, byCL: Bool) -> Int
+    {
         let count = byCL ? rcx : unsafe i.pointee.immediate
         return Int(truncatingIfNeeded: count & (T.bitWidth == 64 ? 63 : 31))
     }
@@ -105,7 +107,8 @@ extension CPU {
     ) {
         let value = unsafe register(i.pointee.r2, From.self)
         unsafe setRegister(
-            i.pointee.r1, signed ? To(truncatingIfNeeded: From.Signed(truncatingIfNeeded: value)) : To(truncatingIfNeeded: value))
+            i.pointee.r1,
+            signed ? To(truncatingIfNeeded: From.Signed(truncatingIfNeeded: value)) : To(truncatingIfNeeded: value))
     }
 
     @inline(__always) func extendM<From: GuestInteger, To: GuestInteger>(
@@ -113,7 +116,8 @@ extension CPU {
     ) throws(Stop) {
         let value = unsafe try load(address(i, MemoryLayout<From>.size, write: false), From.self)
         unsafe setRegister(
-            i.pointee.r1, signed ? To(truncatingIfNeeded: From.Signed(truncatingIfNeeded: value)) : To(truncatingIfNeeded: value))
+            i.pointee.r1,
+            signed ? To(truncatingIfNeeded: From.Signed(truncatingIfNeeded: value)) : To(truncatingIfNeeded: value))
     }
 }
 //:

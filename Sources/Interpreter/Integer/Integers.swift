@@ -11,7 +11,8 @@ extension LoweringTable {
         ]
         for (mnemonic, forms) in binary { unsafe self[mnemonic] = { unsafe $0.binary(forms) } }
         let unary: [(ZydisMnemonic, UnaryForms)] = [
-            (ZYDIS_MNEMONIC_INC, .inc), (ZYDIS_MNEMONIC_DEC, .dec), (ZYDIS_MNEMONIC_NEG, .neg), (ZYDIS_MNEMONIC_NOT, .not),
+            (ZYDIS_MNEMONIC_INC, .inc), (ZYDIS_MNEMONIC_DEC, .dec), (ZYDIS_MNEMONIC_NEG, .neg),
+            (ZYDIS_MNEMONIC_NOT, .not),
         ]
         for (mnemonic, forms) in unary { unsafe self[mnemonic] = { unsafe $0.unary(forms) } }
         let shifts: [(ZydisMnemonic, ShiftForms)] = [
@@ -60,7 +61,9 @@ extension LoweringTable {
                 return unsafe Handlers.bitRegister
             }
             lowering.setMemory(0)
-            if unsafe lowering.record.options.contains(.bitString) { unsafe lowering.record.options.insert(.complexAddress) }
+            if unsafe lowering.record.options.contains(.bitString) {
+                unsafe lowering.record.options.insert(.complexAddress)
+            }
             return unsafe Handlers.bitMemory
         }
         let conditions = LoweringTable.conditions(
@@ -79,7 +82,8 @@ extension LoweringTable {
                 return unsafe Handlers.setMemory
             }
         }
-        unsafe set([ZYDIS_MNEMONIC_CLC, ZYDIS_MNEMONIC_STC, ZYDIS_MNEMONIC_CMC, ZYDIS_MNEMONIC_CLD, ZYDIS_MNEMONIC_STD]) { lowering in
+        unsafe set([ZYDIS_MNEMONIC_CLC, ZYDIS_MNEMONIC_STC, ZYDIS_MNEMONIC_CMC, ZYDIS_MNEMONIC_CLD, ZYDIS_MNEMONIC_STD])
+        { lowering in
             switch lowering.mnemonic {
             case ZYDIS_MNEMONIC_CLC: unsafe Handlers.clc
             case ZYDIS_MNEMONIC_STC: unsafe Handlers.stc
@@ -138,7 +142,8 @@ extension CPU {
         } else {
             source = unsafe register(i.pointee.r2, T.self)
         }
-        let other = unsafe i.pointee.small != 0 ? T(truncatingIfNeeded: i.pointee.immediate) : register(i.pointee.r1, T.self)
+        let other =
+            unsafe i.pointee.small != 0 ? T(truncatingIfNeeded: i.pointee.immediate) : register(i.pointee.r1, T.self)
         let (result, overflow) = T.Signed(truncatingIfNeeded: source)
             .multipliedReportingOverflow(by: T.Signed(truncatingIfNeeded: other))
         unsafe setRegister(i.pointee.r1, T(truncatingIfNeeded: result))
@@ -155,7 +160,8 @@ extension CPU {
             let a = Int64(bitPattern: source &<< shift) &>> Int64(shift)
             let b = Int64(bitPattern: accumulator &<< shift) &>> Int64(shift)
             let product = a.multipliedFullWidth(by: b)
-            (low, high) = bytes == 8
+            (low, high) =
+                bytes == 8
                 ? (product.low, UInt64(bitPattern: product.high))
                 : (product.low, product.low &>> UInt64(bytes * 8))
         } else {
@@ -249,7 +255,8 @@ extension CPU {
 
     func bitInRegister(_ i: InstructionPointer) {
         let bytes = unsafe Int(i.pointee.operandBytes)
-        let index = unsafe i.pointee.options.contains(.bitString) ? register(i.pointee.r2, UInt64.self) : i.pointee.immediate
+        let index =
+            unsafe i.pointee.options.contains(.bitString) ? register(i.pointee.r2, UInt64.self) : i.pointee.immediate
         let number = unsafe Int(i.pointee.r1 >> 3)
         let result = unsafe changeBit(self[number], index & UInt64(bytes * 8 - 1), i.pointee.small)
         if unsafe i.pointee.small != 0 { setRegister(number: number, bytes: bytes, result) }
@@ -270,7 +277,8 @@ extension CPU {
             if unsafe i.pointee.options.contains(.address32) { offset &= 0xffff_ffff }
             if unsafe i.pointee.options.contains(.address16) { offset &= 0xffff }
             address = unsafe try linear(
-                segment: Int(i.pointee.segment), offset, bytes, write: kind != 0, long: i.pointee.options.contains(.long))
+                segment: Int(i.pointee.segment), offset, bytes, write: kind != 0,
+                long: i.pointee.options.contains(.long))
         } else {
             address = unsafe try self.address(i, bytes, write: kind != 0)
         }
@@ -301,27 +309,51 @@ enum Handlers {}
 
 extension Handlers {
     static let undefined: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in throw cpu.undefined() } }
-    static let imul16: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiply(UInt16.self, i) } }
-    static let imul32: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiply(UInt32.self, i) } }
-    static let imul64: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiply(UInt64.self, i) } }
-    static let imulWide: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiplyWide(i, signed: true) } }
-    static let mulWide: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiplyWide(i, signed: false) } }
+    static let imul16: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiply(UInt16.self, i) }
+    }
+    static let imul32: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiply(UInt32.self, i) }
+    }
+    static let imul64: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiply(UInt64.self, i) }
+    }
+    static let imulWide: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiplyWide(i, signed: true) }
+    }
+    static let mulWide: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.multiplyWide(i, signed: false) }
+    }
     static let div: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.divide(i) } }
     static let idiv: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.divideSigned(i) } }
     static let bitRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.bitInRegister(i) } }
     static let bitMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.bitInMemory(i) } }
-    static let setRegister: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(i.pointee.r1, cpu.condition(Int(i.pointee.small)) ? UInt8(1) : 0) } }
-    static let setMemory: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.store(cpu.address(i, 1, write: true), cpu.condition(Int(i.pointee.small)) ? UInt8(1) : 0) } }
+    static let setRegister: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(i.pointee.r1, cpu.condition(Int(i.pointee.small)) ? UInt8(1) : 0)
+        }
+    }
+    static let setMemory: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.store(cpu.address(i, 1, write: true), cpu.condition(Int(i.pointee.small)) ? UInt8(1) : 0)
+        }
+    }
     static let clc: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.setCarry(false) } }
     static let stc: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.setCarry(true) } }
     static let cmc: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.setCarry(!cpu.carry) } }
-    static let cld: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.state.rflags &= ~RFlags.direction } }
+    static let cld: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.state.rflags &= ~RFlags.direction }
+    }
     static let std: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.state.rflags |= RFlags.direction } }
-    static let lahf: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        cpu.setRegister(1, UInt8(truncatingIfNeeded: cpu.arithmeticFlags | RFlags.alwaysOne)) } }
-    static let sahf: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        let ah = UInt64(cpu.register(1, UInt8.self))
-        cpu.setArithmeticFlags(cpu.arithmeticFlags & RFlags.overflow | ah & RFlags.arithmetic) } }
+    static let lahf: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            cpu.setRegister(1, UInt8(truncatingIfNeeded: cpu.arithmeticFlags | RFlags.alwaysOne))
+        }
+    }
+    static let sahf: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            let ah = UInt64(cpu.register(1, UInt8.self))
+            cpu.setArithmeticFlags(cpu.arithmeticFlags & RFlags.overflow | ah & RFlags.arithmetic)
+        }
+    }
 }

@@ -119,48 +119,173 @@ extension LoweringTable {
             unsafe lowering.record.options.insert(.complexAddress)
             unsafe lowering.record.base = UInt8(Register.rbx * 8)
             let operand = unsafe lowering.operands
-            for n in unsafe 0..<Int(lowering.d.pointee.operand_count) where unsafe operand[n].type == ZYDIS_OPERAND_TYPE_MEMORY {
-                unsafe lowering.record.segment = UInt8(Lowering.segment(unsafe operand[n].mem.segment) ?? SegmentName.ds)
+            for n in unsafe 0..<Int(lowering.d.pointee.operand_count)
+            where unsafe operand[n].type == ZYDIS_OPERAND_TYPE_MEMORY {
+                unsafe lowering.record.segment = UInt8(
+                    Lowering.segment(unsafe operand[n].mem.segment) ?? SegmentName.ds)
             }
             return unsafe Handlers.xlat
         }
-        unsafe set([ZYDIS_MNEMONIC_NOP, ZYDIS_MNEMONIC_ENDBR32, ZYDIS_MNEMONIC_ENDBR64, ZYDIS_MNEMONIC_PREFETCH,
+        unsafe set([
+            ZYDIS_MNEMONIC_NOP, ZYDIS_MNEMONIC_ENDBR32, ZYDIS_MNEMONIC_ENDBR64, ZYDIS_MNEMONIC_PREFETCH,
             ZYDIS_MNEMONIC_PREFETCHNTA, ZYDIS_MNEMONIC_PREFETCHT0, ZYDIS_MNEMONIC_PREFETCHT1, ZYDIS_MNEMONIC_PREFETCHT2,
             ZYDIS_MNEMONIC_PREFETCHW, ZYDIS_MNEMONIC_PREFETCHWT1, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_CLDEMOTE,
             ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE, ZYDIS_MNEMONIC_SERIALIZE, ZYDIS_MNEMONIC_RDSSPD,
-            ZYDIS_MNEMONIC_RDSSPQ]) { _ in unsafe Handlers.nop }
+            ZYDIS_MNEMONIC_RDSSPQ,
+        ]) { _ in unsafe Handlers.nop }
         unsafe self[ZYDIS_MNEMONIC_PAUSE] = { _ in unsafe Handlers.nop }
     }
 }
 
 /// MOVZX and MOVSX by their two widths. To 64 bits unsigned is to 32.
+// swift-format-ignore: rows of a table.
 enum ExtendForms {
     static func handler(from: Int, to: Int, signed: Bool, memory: Bool) -> Handler? {
         switch (from, to, signed, memory) {
-        case (1, 2, false, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt8.self, UInt16.self, i, signed: false) } }
-        case (1, _, false, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt8.self, UInt64.self, i, signed: false) } }
-        case (2, 2, false, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt16.self, UInt16.self, i, signed: false) } }
-        case (2, _, false, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt16.self, UInt64.self, i, signed: false) } }
-        case (1, 2, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt8.self, UInt16.self, i, signed: true) } }
-        case (1, 4, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt8.self, UInt32.self, i, signed: true) } }
-        case (1, 8, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt8.self, UInt64.self, i, signed: true) } }
-        case (2, 2, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt16.self, UInt16.self, i, signed: true) } }
-        case (2, 4, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt16.self, UInt32.self, i, signed: true) } }
-        case (2, 8, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt16.self, UInt64.self, i, signed: true) } }
-        case (4, 4, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt32.self, UInt32.self, i, signed: true) } }
-        case (4, 8, true, false): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.extendR(UInt32.self, UInt64.self, i, signed: true) } }
-        case (1, 2, false, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt8.self, UInt16.self, i, signed: false) } }
-        case (1, _, false, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt8.self, UInt64.self, i, signed: false) } }
-        case (2, 2, false, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt16.self, UInt16.self, i, signed: false) } }
-        case (2, _, false, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt16.self, UInt64.self, i, signed: false) } }
-        case (1, 2, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt8.self, UInt16.self, i, signed: true) } }
-        case (1, 4, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt8.self, UInt32.self, i, signed: true) } }
-        case (1, 8, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt8.self, UInt64.self, i, signed: true) } }
-        case (2, 2, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt16.self, UInt16.self, i, signed: true) } }
-        case (2, 4, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt16.self, UInt32.self, i, signed: true) } }
-        case (2, 8, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt16.self, UInt64.self, i, signed: true) } }
-        case (4, 4, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt32.self, UInt32.self, i, signed: true) } }
-        case (4, 8, true, true): { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.extendM(UInt32.self, UInt64.self, i, signed: true) } }
+        case (1, 2, false, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt8.self, UInt16.self, i, signed: false)
+                }
+            }
+        case (1, _, false, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt8.self, UInt64.self, i, signed: false)
+                }
+            }
+        case (2, 2, false, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt16.self, UInt16.self, i, signed: false)
+                }
+            }
+        case (2, _, false, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt16.self, UInt64.self, i, signed: false)
+                }
+            }
+        case (1, 2, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt8.self, UInt16.self, i, signed: true)
+                }
+            }
+        case (1, 4, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt8.self, UInt32.self, i, signed: true)
+                }
+            }
+        case (1, 8, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt8.self, UInt64.self, i, signed: true)
+                }
+            }
+        case (2, 2, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt16.self, UInt16.self, i, signed: true)
+                }
+            }
+        case (2, 4, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt16.self, UInt32.self, i, signed: true)
+                }
+            }
+        case (2, 8, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt16.self, UInt64.self, i, signed: true)
+                }
+            }
+        case (4, 4, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt32.self, UInt32.self, i, signed: true)
+                }
+            }
+        case (4, 8, true, false):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.extendR(UInt32.self, UInt64.self, i, signed: true)
+                }
+            }
+        case (1, 2, false, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt8.self, UInt16.self, i, signed: false)
+                }
+            }
+        case (1, _, false, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt8.self, UInt64.self, i, signed: false)
+                }
+            }
+        case (2, 2, false, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt16.self, UInt16.self, i, signed: false)
+                }
+            }
+        case (2, _, false, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt16.self, UInt64.self, i, signed: false)
+                }
+            }
+        case (1, 2, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt8.self, UInt16.self, i, signed: true)
+                }
+            }
+        case (1, 4, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt8.self, UInt32.self, i, signed: true)
+                }
+            }
+        case (1, 8, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt8.self, UInt64.self, i, signed: true)
+                }
+            }
+        case (2, 2, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt16.self, UInt16.self, i, signed: true)
+                }
+            }
+        case (2, 4, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt16.self, UInt32.self, i, signed: true)
+                }
+            }
+        case (2, 8, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt16.self, UInt64.self, i, signed: true)
+                }
+            }
+        case (4, 4, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt32.self, UInt32.self, i, signed: true)
+                }
+            }
+        case (4, 8, true, true):
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.extendM(UInt32.self, UInt64.self, i, signed: true)
+                }
+            }
         default: nil
         }
     }
@@ -196,29 +321,65 @@ extension CPU {
 
 extension Handlers {
     static let nop: Handler = { unsafe UnsafeRawPointer($1 + MemoryLayout<Instruction>.stride) }
-    static let lea64: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(i.pointee.r1, cpu.effectiveAddress(i)) } }
-    static let leaAny: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(number: Int(i.pointee.r1 >> 3), bytes: Int(i.pointee.operandBytes), cpu.offset(i)) } }
+    static let lea64: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(i.pointee.r1, cpu.effectiveAddress(i))
+        }
+    }
+    static let leaAny: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(number: Int(i.pointee.r1 >> 3), bytes: Int(i.pointee.operandBytes), cpu.offset(i))
+        }
+    }
     static let xchg8: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt8.self, i) } }
-    static let xchg16: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt16.self, i) } }
-    static let xchg32: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt32.self, i) } }
-    static let xchg64: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt64.self, i) } }
-    static let bswap64: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r1, UInt64.self).byteSwapped) } }
-    static let bswap32: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r1, UInt32.self).byteSwapped) } }
+    static let xchg16: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt16.self, i) }
+    }
+    static let xchg32: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt32.self, i) }
+    }
+    static let xchg64: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt64.self, i) }
+    }
+    static let bswap64: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r1, UInt64.self).byteSwapped)
+        }
+    }
+    static let bswap32: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r1, UInt32.self).byteSwapped)
+        }
+    }
     /// Undefined by the manual; every CPU we know clears the register.
-    static let bswap16: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(i.pointee.r1, UInt16(0)) } }
-    static let cmov16: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.conditionalMove(UInt16.self, i) } }
-    static let cmov32: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.conditionalMove(UInt32.self, i) } }
-    static let cmov64: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.conditionalMove(UInt64.self, i) } }
-    static let cwd: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        cpu.setRegister(16, UInt16(bitPattern: Int16(truncatingIfNeeded: cpu[0]) &>> 15)) } }
-    static let cdq: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        cpu.setRegister(16, UInt32(bitPattern: Int32(truncatingIfNeeded: cpu[0]) &>> 31)) } }
-    static let cqo: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        cpu[Register.rdx] = UInt64(bitPattern: Int64(bitPattern: cpu[0]) &>> 63) } }
+    static let bswap16: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(i.pointee.r1, UInt16(0))
+        }
+    }
+    static let cmov16: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.conditionalMove(UInt16.self, i) }
+    }
+    static let cmov32: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.conditionalMove(UInt32.self, i) }
+    }
+    static let cmov64: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.conditionalMove(UInt64.self, i) }
+    }
+    static let cwd: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            cpu.setRegister(16, UInt16(bitPattern: Int16(truncatingIfNeeded: cpu[0]) &>> 15))
+        }
+    }
+    static let cdq: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            cpu.setRegister(16, UInt32(bitPattern: Int32(truncatingIfNeeded: cpu[0]) &>> 31))
+        }
+    }
+    static let cqo: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            cpu[Register.rdx] = UInt64(bitPattern: Int64(bitPattern: cpu[0]) &>> 63)
+        }
+    }
     static let xlat: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.translateByte(i) } }
 }

@@ -150,7 +150,8 @@ enum RotateLeft: ShiftOperation {
         let turn = T(truncatingIfNeeded: count & (T.bitWidth - 1))
         let back = T(truncatingIfNeeded: (T.bitWidth &- count) & (T.bitWidth - 1))
         let value = turn == 0 ? a : (a &<< turn) | (a &>> back)
-        cpu.setCarry(value & 1 != 0, overflow: (value >> T(truncatingIfNeeded: T.bitWidth - 1) != 0) != (value & 1 != 0))
+        cpu.setCarry(
+            value & 1 != 0, overflow: (value >> T(truncatingIfNeeded: T.bitWidth - 1) != 0) != (value & 1 != 0))
         return value
     }
 }

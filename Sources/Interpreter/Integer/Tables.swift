@@ -1,3 +1,4 @@
+// swift-format-ignore-file: rows of a table.
 internal import X86
 
 // The tables that name every form at every width, so that the compiler makes
@@ -104,29 +105,87 @@ extension BinaryForms {
     static let sbb = unsafe BinaryForms(
         rr: Widths(
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.rr(SubtractWithBorrow.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.rr(SubtractWithBorrow.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.rr(SubtractWithBorrow.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.rr(SubtractWithBorrow.self, UInt64.self, i) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.rr(SubtractWithBorrow.self, UInt16.self, i) }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.rr(SubtractWithBorrow.self, UInt32.self, i) }
+            },
+            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.rr(SubtractWithBorrow.self, UInt64.self, i) } }
+        ),
         rm: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.rm(SubtractWithBorrow.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.rm(SubtractWithBorrow.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.rm(SubtractWithBorrow.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.rm(SubtractWithBorrow.self, UInt64.self, i) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.rm(SubtractWithBorrow.self, UInt8.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.rm(SubtractWithBorrow.self, UInt16.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.rm(SubtractWithBorrow.self, UInt32.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.rm(SubtractWithBorrow.self, UInt64.self, i)
+                }
+            }),
         mr: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mr(SubtractWithBorrow.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mr(SubtractWithBorrow.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mr(SubtractWithBorrow.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mr(SubtractWithBorrow.self, UInt64.self, i) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mr(SubtractWithBorrow.self, UInt8.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mr(SubtractWithBorrow.self, UInt16.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mr(SubtractWithBorrow.self, UInt32.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mr(SubtractWithBorrow.self, UInt64.self, i)
+                }
+            }),
         ri: unsafe Widths(
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.ri(SubtractWithBorrow.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.ri(SubtractWithBorrow.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.ri(SubtractWithBorrow.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.ri(SubtractWithBorrow.self, UInt64.self, i) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.ri(SubtractWithBorrow.self, UInt16.self, i) }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.ri(SubtractWithBorrow.self, UInt32.self, i) }
+            },
+            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.ri(SubtractWithBorrow.self, UInt64.self, i) } }
+        ),
         mi: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mi(SubtractWithBorrow.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mi(SubtractWithBorrow.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mi(SubtractWithBorrow.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.mi(SubtractWithBorrow.self, UInt64.self, i) } }))
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mi(SubtractWithBorrow.self, UInt8.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mi(SubtractWithBorrow.self, UInt16.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mi(SubtractWithBorrow.self, UInt32.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.mi(SubtractWithBorrow.self, UInt64.self, i)
+                }
+            }))
 
     static let cmp = unsafe BinaryForms(
         rr: Widths(
@@ -269,7 +328,6 @@ extension BinaryForms {
 @safe struct UnaryForms {
     let r, m: Widths
 
-
     static let inc = unsafe UnaryForms(
         r: Widths(
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.unaryR(Increment.self, UInt8.self, i) } },
@@ -280,7 +338,8 @@ extension BinaryForms {
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Increment.self, UInt8.self, i) } },
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Increment.self, UInt16.self, i) } },
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Increment.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Increment.self, UInt64.self, i) } }))
+            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Increment.self, UInt64.self, i) } })
+    )
 
     static let dec = unsafe UnaryForms(
         r: Widths(
@@ -292,7 +351,8 @@ extension BinaryForms {
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Decrement.self, UInt8.self, i) } },
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Decrement.self, UInt16.self, i) } },
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Decrement.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Decrement.self, UInt64.self, i) } }))
+            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.unaryM(Decrement.self, UInt64.self, i) } })
+    )
 
     static let neg = unsafe UnaryForms(
         r: Widths(
@@ -324,119 +384,348 @@ extension BinaryForms {
 @safe struct ShiftForms {
     let ri, rc, m: Widths
 
-
     static let shl = unsafe ShiftForms(
         ri: Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt8.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt16.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt32.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt64.self, i, byCL: false) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt8.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt16.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt32.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt64.self, i, byCL: false)
+                }
+            }),
         rc: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt8.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt16.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt32.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftLeft.self, UInt64.self, i, byCL: true) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt8.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt16.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt32.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftLeft.self, UInt64.self, i, byCL: true)
+                }
+            }),
         m: unsafe Widths(
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftLeft.self, UInt8.self, i) } },
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftLeft.self, UInt16.self, i) } },
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftLeft.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftLeft.self, UInt64.self, i) } }))
+            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftLeft.self, UInt64.self, i) } })
+    )
 
     static let shr = unsafe ShiftForms(
         ri: Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt8.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt16.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt32.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt64.self, i, byCL: false) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt8.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt16.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt32.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt64.self, i, byCL: false)
+                }
+            }),
         rc: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt8.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt16.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt32.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftRight.self, UInt64.self, i, byCL: true) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt8.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt16.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt32.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftRight.self, UInt64.self, i, byCL: true)
+                }
+            }),
         m: unsafe Widths(
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftRight.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftRight.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftRight.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftRight.self, UInt64.self, i) } }))
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftRight.self, UInt16.self, i) }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftRight.self, UInt32.self, i) }
+            },
+            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftRight.self, UInt64.self, i) } }
+        ))
 
     static let sar = unsafe ShiftForms(
         ri: Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt8.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt16.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt32.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt64.self, i, byCL: false) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt8.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt16.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt32.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt64.self, i, byCL: false)
+                }
+            }),
         rc: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt8.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt16.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt32.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(ShiftArithmetic.self, UInt64.self, i, byCL: true) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt8.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt16.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt32.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(ShiftArithmetic.self, UInt64.self, i, byCL: true)
+                }
+            }),
         m: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftArithmetic.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftArithmetic.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftArithmetic.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(ShiftArithmetic.self, UInt64.self, i) } }))
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.shiftM(ShiftArithmetic.self, UInt8.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.shiftM(ShiftArithmetic.self, UInt16.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.shiftM(ShiftArithmetic.self, UInt32.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe try cpu.shiftM(ShiftArithmetic.self, UInt64.self, i)
+                }
+            }))
 
     static let rol = unsafe ShiftForms(
         ri: Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt8.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt16.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt32.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt64.self, i, byCL: false) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt8.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt16.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt32.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt64.self, i, byCL: false)
+                }
+            }),
         rc: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt8.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt16.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt32.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateLeft.self, UInt64.self, i, byCL: true) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt8.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt16.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt32.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateLeft.self, UInt64.self, i, byCL: true)
+                }
+            }),
         m: unsafe Widths(
             { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateLeft.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateLeft.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateLeft.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateLeft.self, UInt64.self, i) } }))
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateLeft.self, UInt16.self, i) }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateLeft.self, UInt32.self, i) }
+            },
+            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateLeft.self, UInt64.self, i) } }
+        ))
 
     static let ror = unsafe ShiftForms(
         ri: Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt8.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt16.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt32.self, i, byCL: false) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt64.self, i, byCL: false) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt8.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt16.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt32.self, i, byCL: false)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt64.self, i, byCL: false)
+                }
+            }),
         rc: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt8.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt16.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt32.self, i, byCL: true) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.shiftR(RotateRight.self, UInt64.self, i, byCL: true) } }),
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt8.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt16.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt32.self, i, byCL: true)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in
+                    unsafe cpu.shiftR(RotateRight.self, UInt64.self, i, byCL: true)
+                }
+            }),
         m: unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt64.self, i) } }))
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt8.self, i) }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt16.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt32.self, i)
+                }
+            },
+            {
+                unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.shiftM(RotateRight.self, UInt64.self, i)
+                }
+            }))
 
 }
 
 enum MoveForms {
     static let load = unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt64.self, i) } })
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt8.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt16.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt32.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadRegister(UInt64.self, i) } })
     static let store = unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt64.self, i) } })
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt8.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt16.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt32.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeRegister(UInt64.self, i) } })
     static let storeImmediate = unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt8.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt16.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt32.self, i) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt64.self, i) } })
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt8.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt16.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt32.self, i) } },
+        { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeImmediate(UInt64.self, i) } })
 
     static let register = unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt8.self)) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt16.self)) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt32.self)) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt64.self)) } })
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt8.self))
+            }
+        },
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt16.self))
+            }
+        },
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt32.self))
+            }
+        },
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, cpu.register(i.pointee.r2, UInt64.self))
+            }
+        })
     static let immediate = unsafe Widths(
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, UInt8(truncatingIfNeeded: i.pointee.immediate)) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, UInt16(truncatingIfNeeded: i.pointee.immediate)) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, UInt32(truncatingIfNeeded: i.pointee.immediate)) } },
-            { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.setRegister(i.pointee.r1, UInt64(truncatingIfNeeded: i.pointee.immediate)) } })
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, UInt8(truncatingIfNeeded: i.pointee.immediate))
+            }
+        },
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, UInt16(truncatingIfNeeded: i.pointee.immediate))
+            }
+        },
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, UInt32(truncatingIfNeeded: i.pointee.immediate))
+            }
+        },
+        {
+            unsafe perform($0, $1) { cpu, i throws(Stop) in
+                unsafe cpu.setRegister(i.pointee.r1, UInt64(truncatingIfNeeded: i.pointee.immediate))
+            }
+        })
 }

@@ -37,7 +37,8 @@ extension Lowering {
             guard isControl || isDebug, let general = gpr(1 - n) else { continue }
             unsafe record.r1 = general
             unsafe record.operandBytes = isLong ? 8 : 4
-            unsafe record.small = UInt8(truncatingIfNeeded: value &- (isControl ? ZYDIS_REGISTER_CR0 : ZYDIS_REGISTER_DR0).rawValue)
+            unsafe record.small = UInt8(
+                truncatingIfNeeded: value &- (isControl ? ZYDIS_REGISTER_CR0 : ZYDIS_REGISTER_DR0).rawValue)
             if n == 0 { endsBlock = true }
             if isControl { return unsafe n == 0 ? Handlers.writeControl : Handlers.readControl }
             return unsafe n == 0 ? Handlers.writeDebug : Handlers.readDebug
@@ -80,14 +81,15 @@ extension CPU {
 
     func readControl(_ i: InstructionPointer) throws(Stop) {
         try requireSupervisor()
-        let value: UInt64 = switch unsafe i.pointee.small {
-        case 0: state.cr0
-        case 2: state.cr2
-        case 3: state.cr3
-        case 4: state.cr4
-        case 8: UInt64(owner.interruptController?.taskPriorityClass ?? 0)
-        default: throw undefined()
-        }
+        let value: UInt64 =
+            switch unsafe i.pointee.small {
+            case 0: state.cr0
+            case 2: state.cr2
+            case 3: state.cr3
+            case 4: state.cr4
+            case 8: UInt64(owner.interruptController?.taskPriorityClass ?? 0)
+            default: throw undefined()
+            }
         unsafe setRegister(number: Int(i.pointee.r1 >> 3), bytes: Int(i.pointee.operandBytes), value)
     }
 
@@ -109,8 +111,10 @@ extension CPU {
 
     func setCR0(_ value: UInt64) throws(Stop) {
         if value >> 32 != 0 { throw generalProtection() }
-        let known = CR0.protectedMode | CR0.monitorCoprocessor | CR0.emulation | CR0.taskSwitched | CR0.extensionType
-            | CR0.numericError | CR0.writeProtect | CR0.alignmentMask | CR0.notWriteThrough | CR0.cacheDisable | CR0.paging
+        let known =
+            CR0.protectedMode | CR0.monitorCoprocessor | CR0.emulation | CR0.taskSwitched | CR0.extensionType
+            | CR0.numericError | CR0.writeProtect | CR0.alignmentMask | CR0.notWriteThrough | CR0.cacheDisable
+            | CR0.paging
         let new = value & known | CR0.extensionType
         let old = state.cr0
         if new & CR0.paging != 0 && new & CR0.protectedMode == 0 { throw generalProtection() }
@@ -118,7 +122,9 @@ extension CPU {
         let enabling = new & CR0.paging != 0 && old & CR0.paging == 0
         let disabling = new & CR0.paging == 0 && old & CR0.paging != 0
         if enabling && state.efer & EFER.longModeEnable != 0 {
-            if state.cr4 & CR4.physicalAddressExtension == 0 || state.segments[SegmentName.cs].isLong { throw generalProtection() }
+            if state.cr4 & CR4.physicalAddressExtension == 0 || state.segments[SegmentName.cs].isLong {
+                throw generalProtection()
+            }
             state.efer |= EFER.longModeActive
         } else if enabling && state.cr4 & CR4.physicalAddressExtension != 0 {
             try loadPageDirectoryPointers(state.cr3)
@@ -150,10 +156,15 @@ extension CPU {
         let old = state.cr4
         let isLong = state.efer & EFER.longModeActive != 0
         if isLong && value & CR4.physicalAddressExtension == 0 { throw generalProtection() }
-        if value & CR4.pcid != 0 && old & CR4.pcid == 0 && (!isLong || state.cr3 & 0xfff != 0) { throw generalProtection() }
-        let paging = CR4.physicalAddressExtension | CR4.pageSizeExtensions | CR4.globalPages | CR4.pcid | CR4.smep | CR4.smap
+        if value & CR4.pcid != 0 && old & CR4.pcid == 0 && (!isLong || state.cr3 & 0xfff != 0) {
+            throw generalProtection()
+        }
+        let paging =
+            CR4.physicalAddressExtension | CR4.pageSizeExtensions | CR4.globalPages | CR4.pcid | CR4.smep | CR4.smap
         let pae = CR4.physicalAddressExtension | CR4.pageSizeExtensions | CR4.globalPages | CR4.smep
-        if state.cr0 & CR0.paging != 0 && !isLong && value & CR4.physicalAddressExtension != 0 && (old ^ value) & pae != 0 {
+        if state.cr0 & CR0.paging != 0 && !isLong && value & CR4.physicalAddressExtension != 0
+            && (old ^ value) & pae != 0
+        {
             try loadPageDirectoryPointers(state.cr3)
         }
         state.cr4 = value
@@ -259,18 +270,32 @@ extension CPU {
 }
 
 extension Handlers {
-    static let readControl: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.readControl(i) } }
-    static let writeControl: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.writeControl(i) } }
+    static let readControl: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.readControl(i) }
+    }
+    static let writeControl: Handler = {
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.writeControl(i) }
+    }
     static let readDebug: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.readDebug(i) } }
-    static let writeDebug: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.writeDebug(i) } }
-    static let clts: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        try cpu.requireSupervisor()
-        cpu.state.cr0 &= ~CR0.taskSwitched
-        cpu.gatesChanged() } }
-    static let lmsw: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadMachineStatusWord(i) } }
-    static let smsw: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        try cpu.checkUserModePrevention()
-        unsafe try cpu.storeDestination(i, cpu.state.cr0, memoryBytes: 2) } }
+    static let writeDebug: Handler = {
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.writeDebug(i) }
+    }
+    static let clts: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            try cpu.requireSupervisor()
+            cpu.state.cr0 &= ~CR0.taskSwitched
+            cpu.gatesChanged()
+        }
+    }
+    static let lmsw: Handler = {
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadMachineStatusWord(i) }
+    }
+    static let smsw: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            try cpu.checkUserModePrevention()
+            unsafe try cpu.storeDestination(i, cpu.state.cr0, memoryBytes: 2)
+        }
+    }
     static let xsetbv: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in try cpu.setExtendedControl() } }
     static let xgetbv: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.getExtendedControl() } }
 }

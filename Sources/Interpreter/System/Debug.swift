@@ -75,7 +75,8 @@ extension CPU {
         }
         let resume = state.rflags & RFlags.resume != 0
         if unsafe !resume && !core.debugShadow && state.dr[7] & DR7.enables != 0 {
-            let linear = unsafe core.codeSize == .bits64
+            let linear =
+                unsafe core.codeSize == .bits64
                 ? state.rip : (state.segments[SegmentName.cs].base &+ state.rip) & 0xffff_ffff
             let bits = hits(linear, 1, [.execute])
             if bits != 0 {

@@ -52,7 +52,9 @@ extension CPU {
         let code = selector.selectorIndex
         if selector & 4 != 0 { throw generalProtection(code) }
         let descriptor = try systemDescriptor(selector)
-        if !descriptor.isSystem || Int(descriptor.low >> 40 & 15) != SystemSegmentType.ldt { throw generalProtection(code) }
+        if !descriptor.isSystem || Int(descriptor.low >> 40 & 15) != SystemSegmentType.ldt {
+            throw generalProtection(code)
+        }
         if !descriptor.isPresent { throw fault(Vector.segmentNotPresent, code: code) }
         if isLongActive && !isCanonical(descriptor.base) { throw generalProtection(code) }
         state.ldtr = descriptor.segment(selector)
@@ -67,7 +69,8 @@ extension CPU {
         if selector & 4 != 0 { throw generalProtection(code) }
         let descriptor = try systemDescriptor(selector)
         let type = Int(descriptor.low >> 40 & 15)
-        let isAvailable = type == SystemSegmentType.tssAvailable || !isLongActive && type == SystemSegmentType.tss16Available
+        let isAvailable =
+            type == SystemSegmentType.tssAvailable || !isLongActive && type == SystemSegmentType.tss16Available
         if !descriptor.isSystem || !isAvailable { throw generalProtection(code) }
         if !descriptor.isPresent { throw fault(Vector.segmentNotPresent, code: code) }
         if isLongActive && !isCanonical(descriptor.base) { throw generalProtection(code) }
@@ -85,7 +88,8 @@ extension CPU {
         let descriptor = try descriptor(selector)
         if descriptor.isSystem && !types.contains(Int(descriptor.low >> 40 & 15)) { return nil }
         let asked = unsafe max(Int(core.privilege), selector.requestedPrivilege)
-        if !(descriptor.isCode && descriptor.isConforming && !descriptor.isSystem) && descriptor.privilegeLevel < asked {
+        if !(descriptor.isCode && descriptor.isConforming && !descriptor.isSystem) && descriptor.privilegeLevel < asked
+        {
             return nil
         }
         return descriptor
@@ -97,7 +101,8 @@ extension CPU {
         let selector = unsafe UInt16(truncatingIfNeeded: try sourceOperand(i))
         let isLimit = unsafe i.pointee.small & 0x80 != 0
         let width = unsafe Int(i.pointee.small & 0x7f)
-        let types: Set<Int> = isLimit
+        let types: Set<Int> =
+            isLimit
             ? (isLongActive ? [2, 9, 11] : [1, 2, 3, 9, 11])
             : (isLongActive ? [2, 9, 11, 12] : [1, 2, 3, 4, 5, 9, 11, 12])
         guard let descriptor = try visibleDescriptor(selector, types: types) else { return setZero(false) }

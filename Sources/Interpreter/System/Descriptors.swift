@@ -71,7 +71,9 @@ extension CPU {
             if last > UInt32(state.gdtr.limit) { throw fault(vector, code: selector.selectorIndex | external) }
             return state.gdtr.base &+ UInt64(offset)
         }
-        if state.ldtr.isUnusable || last > state.ldtr.limit { throw fault(vector, code: selector.selectorIndex | external) }
+        if state.ldtr.isUnusable || last > state.ldtr.limit {
+            throw fault(vector, code: selector.selectorIndex | external)
+        }
         return state.ldtr.base &+ UInt64(offset)
     }
 

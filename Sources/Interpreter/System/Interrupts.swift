@@ -95,7 +95,8 @@ extension CPU {
                 if delivery.vector == Vector.doubleFault && FaultClass.of(fault.vector) != .benign {
                     unsafe core.event = .lookup
                     let cause = last == first ? first.description : "\(last) while delivering \(first)"
-                    return "triple fault: \(fault) while delivering #DF, after \(cause), at RIP 0x\(String(state.rip, radix: 16))"
+                    return
+                        "triple fault: \(fault) while delivering #DF, after \(cause), at RIP 0x\(String(state.rip, radix: 16))"
                 }
                 last = fault
                 delivery = pendingDelivery(after: delivery)
@@ -110,7 +111,8 @@ extension CPU {
     }
 
     private var pendingFault: FaultRecord {
-        unsafe FaultRecord(vector: core.faultVector, code: core.faultHasCode ? core.faultCode : nil, address: core.faultAddress)
+        unsafe FaultRecord(
+            vector: core.faultVector, code: core.faultHasCode ? core.faultCode : nil, address: core.faultAddress)
     }
 
     /// What table 6-5 makes of the pending fault and the event that it interrupted.
@@ -165,7 +167,8 @@ enum FaultClass {
 
     static func of(_ vector: UInt8) -> FaultClass {
         switch vector {
-        case Vector.divideError, Vector.invalidTSS, Vector.segmentNotPresent, Vector.stackFault, Vector.generalProtection, 21:
+        case Vector.divideError, Vector.invalidTSS, Vector.segmentNotPresent, Vector.stackFault,
+            Vector.generalProtection, 21:
             .contributory
         case Vector.pageFault: .pageFault
         default: .benign
@@ -174,7 +177,8 @@ enum FaultClass {
 
     static func name(_ vector: UInt8) -> String {
         let names = [
-            "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "coprocessor overrun", "#TS", "#NP", "#SS", "#GP",
+            "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "coprocessor overrun", "#TS", "#NP", "#SS",
+            "#GP",
             "#PF", "exception 15", "#MF", "#AC", "#MC", "#XM",
         ]
         return Int(vector) < names.count ? names[Int(vector)] : "interrupt \(vector)"
@@ -201,7 +205,8 @@ extension LoweringTable {
         unsafe set([ZYDIS_MNEMONIC_IRET, ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ]) { lowering in
             lowering.endsBlock = true
             let mnemonic = lowering.mnemonic
-            unsafe lowering.record.operandBytes = mnemonic == ZYDIS_MNEMONIC_IRET ? 2 : mnemonic == ZYDIS_MNEMONIC_IRETD ? 4 : 8
+            unsafe lowering.record.operandBytes =
+                mnemonic == ZYDIS_MNEMONIC_IRET ? 2 : mnemonic == ZYDIS_MNEMONIC_IRETD ? 4 : 8
             return unsafe Handlers.iret
         }
     }
@@ -239,18 +244,33 @@ extension CPU {
 }
 
 extension Handlers {
-    static let int: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.interrupt(i, UInt8(truncatingIfNeeded: i.pointee.immediate), .software) } }
-    static let int3: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.interrupt(i, Vector.breakpoint, .trapInstruction) } }
-    static let int1: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.interrupt(i, Vector.debug, .debugInstruction) } }
-    static let into: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
-        if cpu.overflow {
-            unsafe try cpu.interrupt(i, Vector.overflow, .trapInstruction)
-        } else {
-            unsafe cpu.state.rip = cpu.nextRIP(i)
-        } } }
-    static let iret: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.interruptReturn(i) } }
+    static let int: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.interrupt(i, UInt8(truncatingIfNeeded: i.pointee.immediate), .software)
+        }
+    }
+    static let int3: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.interrupt(i, Vector.breakpoint, .trapInstruction)
+        }
+    }
+    static let int1: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.interrupt(i, Vector.debug, .debugInstruction)
+        }
+    }
+    static let into: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
+            if cpu.overflow {
+                unsafe try cpu.interrupt(i, Vector.overflow, .trapInstruction)
+            } else {
+                unsafe cpu.state.rip = cpu.nextRIP(i)
+            }
+        }
+    }
+    static let iret: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.interruptReturn(i)
+        }
+    }
 }

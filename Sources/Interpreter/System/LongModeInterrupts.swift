@@ -54,7 +54,9 @@ extension CPU {
 
     /// An RSP of the 64-bit TSS (SDM 3A, figure 7-11).
     func taskStackPointer(_ offset: Int, external: UInt32) throws(Stop) -> UInt64 {
-        if UInt32(offset) &+ 7 > state.tr.limit { throw fault(Vector.invalidTSS, code: state.tr.selector.selectorIndex | external) }
+        if UInt32(offset) &+ 7 > state.tr.limit {
+            throw fault(Vector.invalidTSS, code: state.tr.selector.selectorIndex | external)
+        }
         let pointer = try systemRead(state.tr.base &+ UInt64(offset), 8)
         if !isCanonical(pointer) { throw fault(Vector.stackFault, code: external) }
         return pointer

@@ -79,7 +79,9 @@ extension CPU {
         case MSR.efer:
             let known = EFER.systemCallEnable | EFER.longModeEnable | EFER.longModeActive | EFER.noExecuteEnable
             if value & ~known != 0 { throw generalProtection() }
-            if (value ^ state.efer) & EFER.longModeEnable != 0 && state.cr0 & CR0.paging != 0 { throw generalProtection() }
+            if (value ^ state.efer) & EFER.longModeEnable != 0 && state.cr0 & CR0.paging != 0 {
+                throw generalProtection()
+            }
             let old = state.efer
             state.efer = value & ~EFER.longModeActive | old & EFER.longModeActive
             if (old ^ value) & EFER.noExecuteEnable != 0 { flushTLB() }
@@ -99,7 +101,9 @@ extension CPU {
         case MSR.sysenterEIP: state.sysenterEIP = try canonical(value)
         case MSR.pat:
             // Each byte a type: 0, 1, 4, 5, 6 or 7.
-            for byte in 0..<8 where ![0, 1, 4, 5, 6, 7].contains(value >> UInt64(byte * 8) & 0xff) { throw generalProtection() }
+            for byte in 0..<8 where ![0, 1, 4, 5, 6, 7].contains(value >> UInt64(byte * 8) & 0xff) {
+                throw generalProtection()
+            }
             state.pat = value
         case MSR.mtrrDefaultType: state.mtrrDefaultType = value & 0xcff
         case MSR.miscEnable: state.miscEnable = value
@@ -139,10 +143,18 @@ extension Handlers {
     static let wrmsr: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in try cpu.writeModelSpecific() } }
     static let cpuid: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in cpu.identify() } }
     static let rdtsc: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.readTimeStamp() } }
-    static let rdtscp: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        try cpu.readTimeStamp()
-        cpu.rcx = cpu.state.tscAux } }
-    static let rdpid: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(i.pointee.r1, cpu.state.tscAux) } }
-    static let generalProtection: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in throw cpu.generalProtection() } }
+    static let rdtscp: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            try cpu.readTimeStamp()
+            cpu.rcx = cpu.state.tscAux
+        }
+    }
+    static let rdpid: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(i.pointee.r1, cpu.state.tscAux)
+        }
+    }
+    static let generalProtection: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in throw cpu.generalProtection() }
+    }
 }

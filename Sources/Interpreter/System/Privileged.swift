@@ -128,7 +128,8 @@ extension CPU {
     func popFlags(_ bytes: Int) throws(Stop) -> Bool {
         if isVirtual8086 && ioPrivilege < 3 { throw generalProtection() }
         let value = try pop(bytes)
-        var mask = RFlags.arithmetic | RFlags.trap | RFlags.direction | RFlags.nestedTask | RFlags.alignmentCheck
+        var mask =
+            RFlags.arithmetic | RFlags.trap | RFlags.direction | RFlags.nestedTask | RFlags.alignmentCheck
             | RFlags.identification
         if unsafe core.privilege == 0 { mask |= RFlags.ioPrivilege }
         if unsafe core.privilege <= ioPrivilege { mask |= RFlags.interrupt }
@@ -164,7 +165,8 @@ extension CPU {
     }
 
     private func port(_ i: InstructionPointer) -> UInt16 {
-        unsafe i.pointee.small != 0 ? UInt16(truncatingIfNeeded: self[Register.rdx]) : UInt16(truncatingIfNeeded: i.pointee.immediate)
+        unsafe i.pointee.small != 0
+            ? UInt16(truncatingIfNeeded: self[Register.rdx]) : UInt16(truncatingIfNeeded: i.pointee.immediate)
     }
 
     func input(_ i: InstructionPointer) throws(Stop) {
@@ -269,50 +271,90 @@ extension CPU {
 }
 
 extension Handlers {
-    static let cli: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        if unsafe cpu.core.privilege > UInt8(truncatingIfNeeded: cpu.state.rflags >> 12 & 3) { throw cpu.generalProtection() }
-        cpu.state.rflags &= ~RFlags.interrupt
-        unsafe cpu.core.pollMask &= ~VCPURequests.Request.interrupt.rawValue } }
+    static let cli: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            if unsafe cpu.core.privilege > UInt8(truncatingIfNeeded: cpu.state.rflags >> 12 & 3) {
+                throw cpu.generalProtection()
+            }
+            cpu.state.rflags &= ~RFlags.interrupt
+            unsafe cpu.core.pollMask &= ~VCPURequests.Request.interrupt.rawValue
+        }
+    }
     static let sti: Handler = { unsafe branch($0, $1) { cpu, i in unsafe cpu.setInterruptFlag(i) } }
     static let clac: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.setSMAPOverride(false) } }
     static let stac: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.setSMAPOverride(true) } }
-    static let pushf: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.pushFlags(Int(i.pointee.operandBytes)) } }
-    static let popf: Handler = { unsafe branch($0, $1) { cpu, i in
-        do throws(Stop) {
-            if unsafe try !cpu.popFlags(Int(i.pointee.operandBytes)) { return unsafe UnsafeRawPointer(i + 1) }
+    static let pushf: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.pushFlags(Int(i.pointee.operandBytes))
+        }
+    }
+    static let popf: Handler = {
+        unsafe branch($0, $1) { cpu, i in
+            do throws(Stop) {
+                if unsafe try !cpu.popFlags(Int(i.pointee.operandBytes)) { return unsafe UnsafeRawPointer(i + 1) }
+                unsafe cpu.state.rip = cpu.nextRIP(i)
+                unsafe cpu.core.event = .lookup
+                return nil
+            } catch { return unsafe stopped(cpu, i) }
+        }
+    }
+    static let hlt: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            try cpu.requireSupervisor()
             unsafe cpu.state.rip = cpu.nextRIP(i)
-            unsafe cpu.core.event = .lookup
-            return nil
-        } catch { return unsafe stopped(cpu, i) } } }
-    static let hlt: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        try cpu.requireSupervisor()
-        unsafe cpu.state.rip = cpu.nextRIP(i)
-        throw cpu.leave(.halt) } }
+            throw cpu.leave(.halt)
+        }
+    }
     static let input: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.input(i) } }
     static let output: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.output(i) } }
-    static let lgdt: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.state.gdtr = try cpu.loadTable(i) } }
-    static let lidt: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.state.idtr = try cpu.loadTable(i) } }
-    static let sgdt: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeTable(i, cpu.state.gdtr) } }
-    static let sidt: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeTable(i, cpu.state.idtr) } }
-    static let sldt: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        try cpu.requireProtectedMode()
-        try cpu.checkUserModePrevention()
-        unsafe try cpu.storeDestination(i, UInt64(cpu.state.ldtr.selector), memoryBytes: 2) } }
-    static let str: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        try cpu.requireProtectedMode()
-        try cpu.checkUserModePrevention()
-        unsafe try cpu.storeDestination(i, UInt64(cpu.state.tr.selector), memoryBytes: 2) } }
-    static let invlpg: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.invalidatePage(i) } }
-    static let invpcid: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.invalidateByContext(i) } }
-    static let supervisorNop: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.requireSupervisor() } }
-    static let clflush: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.checkReadable(cpu.address(i, 1, write: false), 1) } }
-    static let swapgs: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        try cpu.requireSupervisor()
-        let base = cpu.state.segments[SegmentName.gs].base
-        cpu.setSegmentBase(SegmentName.gs, cpu.state.kernelGSBase)
-        cpu.state.kernelGSBase = base } }
+    static let lgdt: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.state.gdtr = try cpu.loadTable(i) }
+    }
+    static let lidt: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.state.idtr = try cpu.loadTable(i) }
+    }
+    static let sgdt: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeTable(i, cpu.state.gdtr) }
+    }
+    static let sidt: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.storeTable(i, cpu.state.idtr) }
+    }
+    static let sldt: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            try cpu.requireProtectedMode()
+            try cpu.checkUserModePrevention()
+            unsafe try cpu.storeDestination(i, UInt64(cpu.state.ldtr.selector), memoryBytes: 2)
+        }
+    }
+    static let str: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            try cpu.requireProtectedMode()
+            try cpu.checkUserModePrevention()
+            unsafe try cpu.storeDestination(i, UInt64(cpu.state.tr.selector), memoryBytes: 2)
+        }
+    }
+    static let invlpg: Handler = {
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.invalidatePage(i) }
+    }
+    static let invpcid: Handler = {
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in unsafe try cpu.invalidateByContext(i) }
+    }
+    static let supervisorNop: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in try cpu.requireSupervisor() }
+    }
+    static let clflush: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.checkReadable(cpu.address(i, 1, write: false), 1)
+        }
+    }
+    static let swapgs: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            try cpu.requireSupervisor()
+            let base = cpu.state.segments[SegmentName.gs].base
+            cpu.setSegmentBase(SegmentName.gs, cpu.state.kernelGSBase)
+            cpu.state.kernelGSBase = base
+        }
+    }
     static let readBase: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.readBase(i) } }
     static let writeBase: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.writeBase(i) } }
 }

@@ -27,7 +27,9 @@ extension CPU {
         let selector = gate.gateSelector
         if selector.isNullSelector { throw generalProtection(external) }
         let code = try descriptor(selector, external: external)
-        if !code.isCode || code.privilegeLevel > privilege { throw generalProtection(selector.selectorIndex | external) }
+        if !code.isCode || code.privilegeLevel > privilege {
+            throw generalProtection(selector.selectorIndex | external)
+        }
         if !code.isPresent { throw fault(Vector.segmentNotPresent, code: selector.selectorIndex | external) }
         let fromVirtual8086 = isVirtual8086
         if fromVirtual8086 && (code.isConforming || code.privilegeLevel != 0) {
@@ -81,7 +83,8 @@ extension CPU {
         let address = state.tr.base &+ UInt64(offset)
         let pointer = try systemRead(address, is32 ? 4 : 2)
         let selector = UInt16(truncatingIfNeeded: try systemRead(address &+ (is32 ? 4 : 2), 2))
-        let segment = try stackSegment(selector, privilege: privilege, allowNull: false, Vector.invalidTSS, external: external)
+        let segment = try stackSegment(
+            selector, privilege: privilege, allowNull: false, Vector.invalidTSS, external: external)
         let mask = SystemStack.mask(of: segment)
         return SystemStack(
             segment: segment, pointer: pointer & mask, mask: mask, access: privilege == 3 ? .user : [],
@@ -89,7 +92,8 @@ extension CPU {
     }
 
     private func deliverByTask(_ delivery: Delivery, _ selector: UInt16) throws(Stop) {
-        try switchTask(selector, .interrupt, returnTo: delivery.rip, rflags: delivery.rflags, external: delivery.external)
+        try switchTask(
+            selector, .interrupt, returnTo: delivery.rip, rflags: delivery.rflags, external: delivery.external)
         guard let code = delivery.errorCode, unsafe core.event != .fault else { return }
         modeChanged()
         do throws(Stop) {

@@ -12,7 +12,8 @@ extension CPU {
             return
         }
         if number == SegmentName.ss {
-            unsafe setSegment(number, try stackSegment(selector, privilege: Int(core.privilege), allowNull: core.codeSize == .bits64))
+            unsafe setSegment(
+                number, try stackSegment(selector, privilege: Int(core.privilege), allowNull: core.codeSize == .bits64))
             return
         }
         if selector.isNullSelector {
@@ -24,7 +25,8 @@ extension CPU {
         if descriptor.isSystem || descriptor.low >> 41 & 5 == 4 { throw fault(vector, code: selector.selectorIndex) }
         let isConformingCode = descriptor.isCode && descriptor.isConforming
         if unsafe !isConformingCode
-            && (selector.requestedPrivilege > descriptor.privilegeLevel || Int(core.privilege) > descriptor.privilegeLevel)
+            && (selector.requestedPrivilege > descriptor.privilegeLevel
+                || Int(core.privilege) > descriptor.privilegeLevel)
         {
             throw fault(vector, code: selector.selectorIndex)
         }
@@ -46,7 +48,8 @@ extension CPU {
     /// Checks a selector for SS at this CPL. `vector` is #GP for a load, #TS
     /// where the selector comes from a task-state segment.
     func stackSegment(
-        _ selector: UInt16, privilege: Int, allowNull: Bool, _ vector: UInt8 = Vector.generalProtection, external: UInt32 = 0
+        _ selector: UInt16, privilege: Int, allowNull: Bool, _ vector: UInt8 = Vector.generalProtection,
+        external: UInt32 = 0
     ) throws(Stop) -> Segment {
         if selector.isNullSelector {
             // 64-bit code below CPL 3 may do without (SDM 3A, 5.4.1.1).
@@ -73,7 +76,8 @@ extension CPU {
 extension LoweringTable {
     mutating func addSegments() {
         let loads: [(ZydisMnemonic, Int)] = [
-            (ZYDIS_MNEMONIC_LDS, SegmentName.ds), (ZYDIS_MNEMONIC_LES, SegmentName.es), (ZYDIS_MNEMONIC_LFS, SegmentName.fs),
+            (ZYDIS_MNEMONIC_LDS, SegmentName.ds), (ZYDIS_MNEMONIC_LES, SegmentName.es),
+            (ZYDIS_MNEMONIC_LFS, SegmentName.fs),
             (ZYDIS_MNEMONIC_LGS, SegmentName.gs), (ZYDIS_MNEMONIC_LSS, SegmentName.ss),
         ]
         for (mnemonic, number) in loads {
@@ -134,7 +138,9 @@ extension Lowering {
 
 extension CPU {
     private func selectorOperand(_ i: InstructionPointer) throws(Stop) -> UInt16 {
-        if unsafe i.pointee.options.contains(.memory) { return unsafe try load(address(i, 2, write: false), UInt16.self) }
+        if unsafe i.pointee.options.contains(.memory) {
+            return unsafe try load(address(i, 2, write: false), UInt16.self)
+        }
         return unsafe register(i.pointee.r2, UInt16.self)
     }
 
@@ -168,19 +174,35 @@ extension CPU {
 }
 
 extension Handlers {
-    static let moveToSegment: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.moveToSegment(i) } }
-    static let moveToStackSegment: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.moveToSegment(i)
-        cpu.shadowStackLoad() } }
+    static let moveToSegment: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.moveToSegment(i) }
+    }
+    static let moveToStackSegment: Handler = {
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.moveToSegment(i)
+            cpu.shadowStackLoad()
+        }
+    }
     static let popSegment: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.popSegment(i) } }
-    static let popStackSegment: Handler = { unsafe performLast($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.popSegment(i)
-        cpu.shadowStackLoad() } }
-    static let loadFarPointer: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadFarPointer(i) } }
-    static let moveFromSegment: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.setRegister(
-            number: Int(i.pointee.r1 >> 3), bytes: Int(i.pointee.operandBytes),
-            UInt64(cpu.state.segments[Int(i.pointee.small)].selector)) } }
-    static let storeSegment: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe try cpu.store(cpu.address(i, 2, write: true), cpu.state.segments[Int(i.pointee.small)].selector) } }
+    static let popStackSegment: Handler = {
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.popSegment(i)
+            cpu.shadowStackLoad()
+        }
+    }
+    static let loadFarPointer: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe try cpu.loadFarPointer(i) }
+    }
+    static let moveFromSegment: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.setRegister(
+                number: Int(i.pointee.r1 >> 3), bytes: Int(i.pointee.operandBytes),
+                UInt64(cpu.state.segments[Int(i.pointee.small)].selector))
+        }
+    }
+    static let storeSegment: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe try cpu.store(cpu.address(i, 2, write: true), cpu.state.segments[Int(i.pointee.small)].selector)
+        }
+    }
 }

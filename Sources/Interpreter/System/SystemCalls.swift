@@ -111,7 +111,8 @@ extension CPU {
         state.rip = state.sysenterEIP & mask
         state.rflags &= ~(RFlags.virtual8086 | RFlags.interrupt | RFlags.resume)
         enterFlat(
-            FlatSegment.code(selector, privilege: 0, long: isLongActive), FlatSegment.stack(selector &+ 8, privilege: 0))
+            FlatSegment.code(selector, privilege: 0, long: isLongActive), FlatSegment.stack(selector &+ 8, privilege: 0)
+        )
     }
 
     func systemExit(_ i: InstructionPointer) throws(Stop) {
@@ -129,8 +130,14 @@ extension CPU {
 //:
 
 extension Handlers {
-    static let syscall: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.systemCall(i) } }
-    static let sysret: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.systemReturn(i) } }
+    static let syscall: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.systemCall(i) }
+    }
+    static let sysret: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.systemReturn(i) }
+    }
     static let sysenter: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in try cpu.systemEnter() } }
-    static let sysexit: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.systemExit(i) } }
+    static let sysexit: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.systemExit(i) }
+    }
 }

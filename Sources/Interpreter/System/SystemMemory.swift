@@ -22,7 +22,8 @@ extension CPU {
         _ address: UInt64, _ count: Int, _ access: Access
     ) throws(Stop) -> UnsafeMutableRawPointer? {
         guard address & 0xfff <= UInt64(4096 &- count), unsafe !core.watching else { return nil }
-        let index = systemSet(access) &* TLBEntry.setSize &+ Int(truncatingIfNeeded: address >> 12) & (TLBEntry.setSize &- 1)
+        let index =
+            systemSet(access) &* TLBEntry.setSize &+ Int(truncatingIfNeeded: address >> 12) & (TLBEntry.setSize &- 1)
         let entry = unsafe core.tlbSets + index
         let tag = unsafe access.contains(.write) ? entry.pointee.writeTag : entry.pointee.readTag
         if tag == tlbTag(address) {
@@ -106,7 +107,9 @@ extension CPU {
 
     private func address(_ stack: SystemStack, _ offset: UInt64, _ bytes: Int, write: Bool) throws(Stop) -> UInt64 {
         if stack.isLong {
-            if !isCanonical(offset) || !isCanonical(offset &+ UInt64(bytes &- 1)) { throw fault(Vector.stackFault, code: stack.code) }
+            if !isCanonical(offset) || !isCanonical(offset &+ UInt64(bytes &- 1)) {
+                throw fault(Vector.stackFault, code: stack.code)
+            }
             return offset
         }
         let segment = stack.segment

@@ -27,7 +27,10 @@ extension CPU {
 
 extension Handlers {
     /// Out to the Host with RIP past the instruction: registers carry all that is said.
-    static let hypercall: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in
-        unsafe cpu.state.rip = cpu.nextRIP(i)
-        throw cpu.leave(.hypercall) } }
+    static let hypercall: Handler = {
+        unsafe perform($0, $1) { cpu, i throws(Stop) in
+            unsafe cpu.state.rip = cpu.nextRIP(i)
+            throw cpu.leave(.hypercall)
+        }
+    }
 }

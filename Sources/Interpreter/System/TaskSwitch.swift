@@ -129,7 +129,9 @@ extension CPU {
 
     private func saveTask(_ rip: UInt64, _ flags: UInt64) throws(Stop) {
         let layout = TaskLayout(is32: state.tr.type & 8 != 0)
-        if state.tr.limit < layout.minimumLimit { throw fault(Vector.invalidTSS, code: state.tr.selector.selectorIndex) }
+        if state.tr.limit < layout.minimumLimit {
+            throw fault(Vector.invalidTSS, code: state.tr.selector.selectorIndex)
+        }
         let base = state.tr.base
         func set(_ offset: Int, _ value: UInt64, _ bytes: Int) throws(Stop) {
             try systemWrite(base &+ UInt64(offset), value, bytes)
@@ -155,8 +157,10 @@ extension CPU {
         let isVirtual8086 = flags & RFlags.virtual8086 != 0
         for number in 0..<6 {
             let selector = image.selectors[number]
-            state.segments[number] = isVirtual8086
-                ? .realMode(selector: selector, type: 0xf3) : Segment(selector: selector, attributes: Segment.unusableBit)
+            state.segments[number] =
+                isVirtual8086
+                ? .realMode(selector: selector, type: 0xf3)
+                : Segment(selector: selector, attributes: Segment.unusableBit)
         }
         state.ldtr = Segment(selector: image.ldt, attributes: Segment.unusableBit)
         // CPL and SS.DPL are those of the new CS.
@@ -173,7 +177,8 @@ extension CPU {
         state.segments[SegmentName.cs] = code
         setSegment(
             SegmentName.ss,
-            try stackSegment(image.selectors[SegmentName.ss], privilege: privilege, allowNull: false, Vector.invalidTSS))
+            try stackSegment(image.selectors[SegmentName.ss], privilege: privilege, allowNull: false, Vector.invalidTSS)
+        )
         for number in [SegmentName.ds, SegmentName.es, SegmentName.fs, SegmentName.gs] {
             try loadSegment(number, image.selectors[number], Vector.invalidTSS)
         }

@@ -88,7 +88,8 @@ extension CPU {
             return
         }
         // Whatever it is, this program must be allowed to use it.
-        let mayUse = unsafe descriptor.privilegeLevel >= Int(core.privilege)
+        let mayUse =
+            unsafe descriptor.privilegeLevel >= Int(core.privilege)
             && descriptor.privilegeLevel >= far.selector.requestedPrivilege
         let type = descriptor.type
         let cause: TaskSwitchCause = far.isCall ? .call : .jump
@@ -126,7 +127,9 @@ extension CPU {
     }
 
     private func checkOffset(_ offset: UInt64, _ code: Descriptor) throws(Stop) {
-        if isLongActive && code.isLong ? !isCanonical(offset) : offset > UInt64(code.limit) { throw generalProtection() }
+        if isLongActive && code.isLong ? !isCanonical(offset) : offset > UInt64(code.limit) {
+            throw generalProtection()
+        }
     }
 
     private func transferToCode(_ far: FarTransfer, _ code: Descriptor) throws(Stop) {
@@ -228,7 +231,13 @@ extension CPU {
 //:
 
 extension Handlers {
-    static let farDirect: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.farTransfer(i) } }
-    static let farIndirect: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.farTransfer(i) } }
-    static let farReturn: Handler = { unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.farReturn(i) } }
+    static let farDirect: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.farTransfer(i) }
+    }
+    static let farIndirect: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.farTransfer(i) }
+    }
+    static let farReturn: Handler = {
+        unsafe performTransfer($0, $1) { cpu, i throws(Stop) in unsafe try cpu.farReturn(i) }
+    }
 }

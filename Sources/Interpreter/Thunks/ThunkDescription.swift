@@ -44,7 +44,8 @@ extension Thunk {
             memoryAccess = .none
         }
         alignment = unsafe NativeInstructions.alignment(instruction, form, memoryBytes: memoryBytes)
-        isLocked = unsafe instruction.pointee.attributes & ZYDIS_ATTRIB_HAS_LOCK != 0
+        isLocked =
+            unsafe instruction.pointee.attributes & ZYDIS_ATTRIB_HAS_LOCK != 0
             || mnemonic == ZYDIS_MNEMONIC_XCHG && form.memoryIndex != nil
 
         var gate = Gate()
@@ -87,7 +88,8 @@ extension Thunk {
             ZYDIS_MNEMONIC_VMAXPS, ZYDIS_MNEMONIC_VMAXPD, ZYDIS_MNEMONIC_VMAXSS, ZYDIS_MNEMONIC_VMAXSD:
             return none
         case ZYDIS_MNEMONIC_VCVTPS2PH:
-            let register = unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER
+            let register =
+                unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER
                 ? operands[0].reg.value.rawValue - ZYDIS_REGISTER_XMM0.rawValue : 0
             return (2, UInt8(truncatingIfNeeded: register), UInt8(unsafe operands[1].size / 32))
         default: break

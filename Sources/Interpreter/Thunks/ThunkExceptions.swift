@@ -103,7 +103,8 @@ extension Thunk {
         let isStored = memoryAccess == .write || memoryAccess == .readWrite
         for element in 0..<Int(floatCount) {
             let (index, shift) = (element * width / 64, UInt64(element * width % 64))
-            let word = unsafe isStored ? stored[index / 2][index % 2] : state.pointee.ymm[Int(floatRegister) * 4 + index]
+            let word =
+                unsafe isStored ? stored[index / 2][index % 2] : state.pointee.ymm[Int(floatRegister) * 4 + index]
             // All but the sign, at the word's top.
             let magnitude = ((word >> shift) << UInt64(64 - width)) << 1
             if magnitude != 0, magnitude >> UInt64(65 - width) < 1 << fraction { return true }

@@ -41,7 +41,8 @@ struct RegisterPlan {
             : take([8, 9, 10, 11, Register.rcx, Register.rdx, Register.rax, Register.rbx, 15])
         substitute = take([Register.rcx, Register.rdx, Register.rax, Register.rbx, 8, 9, 10, 11, 14])
         spare = take([11, 10, 9, 8, Register.rcx, Register.rdx, Register.rax, Register.rbx, 15])
-        used = own | 1 << state | 1 << memory | (form.usesStackPointer ? 1 << substitute : 0)
+        used =
+            own | 1 << state | 1 << memory | (form.usesStackPointer ? 1 << substitute : 0)
             | (form.flagsWritten != 0 ? 1 << spare : 0)
     }
 }

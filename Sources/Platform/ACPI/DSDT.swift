@@ -12,7 +12,8 @@ enum DSDT {
             AML.define(
                 "\\_S5",
                 AML.package([
-                    AML.integer(UInt64(MemoryMap.sleepTypeS5)), AML.integer(UInt64(MemoryMap.sleepTypeS5)), AML.integer(0),
+                    AML.integer(UInt64(MemoryMap.sleepTypeS5)), AML.integer(UInt64(MemoryMap.sleepTypeS5)),
+                    AML.integer(0),
                     AML.integer(0),
                 ])),
             AML.scope("\\_SB", devices),
@@ -58,7 +59,8 @@ enum DSDT {
                     "_CRS",
                     Resource.template(
                         Resource.memory(
-                            UInt32(MemoryMap.virtioWindow(slot: slot).rawValue), count: UInt32(MemoryMap.virtioWindowBytes)),
+                            UInt32(MemoryMap.virtioWindow(slot: slot).rawValue),
+                            count: UInt32(MemoryMap.virtioWindowBytes)),
                         Resource.levelInterrupt(UInt32(MemoryMap.virtioGSI(slot: slot))))),
             ])
     }

@@ -92,7 +92,8 @@ extension KernelLoader {
     func checkPlacement(_ range: Range<UInt64>) throws(HostError) {
         guard range.upperBound <= GuestMemory.holeStart else {
             throw source.refuse(
-                "it wants to be loaded at \(GuestPhysicalAddress(range.lowerBound)), where there can be no RAM below 3 GiB")
+                "it wants to be loaded at \(GuestPhysicalAddress(range.lowerBound)), where there can be no RAM below 3 GiB"
+            )
         }
         for taken in [BootArea.range, BootArea.firmware] where range.overlaps(taken) {
             throw source.refuse(
@@ -118,7 +119,9 @@ extension KernelLoader {
         var pieces: [(file: Range<Int>, address: UInt64)] = []
         for segment in elf.loadable {
             guard segment.fileBytes <= segment.memoryBytes else {
-                throw source.refuse("an ELF segment is larger in the file than in memory", advice: "the file is damaged: fetch it again")
+                throw source.refuse(
+                    "an ELF segment is larger in the file than in memory", advice: "the file is damaged: fetch it again"
+                )
             }
             guard let file = elf.image.range(segment.offset, segment.fileBytes) else { throw source.refuse(.truncated) }
             let (end, overflow) = segment.physicalAddress.addingReportingOverflow(segment.memoryBytes)

@@ -72,17 +72,22 @@ extension KernelLoader {
     /// 64-bit entry is 0x200 past the start of the protected-mode part.
     private func loadDecompressor(_ image: ImageBytes, _ header: SetupHeader) throws(HostError) -> BootEntry {
         guard header.has64BitEntry == true else {
-            throw source.refuse("it has no 64-bit entry: a 32-bit kernel, or one older than Linux 3.8", advice: "pass a newer x86-64 kernel")
+            throw source.refuse(
+                "it has no 64-bit entry: a 32-bit kernel, or one older than Linux 3.8",
+                advice: "pass a newer x86-64 kernel")
         }
         let count = UInt64(image.count - header.kernelOffset)
         // The header counts in 16s and rounds up.
-        guard header.kernelBytes <= (count + 15) & ~15 else { throw source.refuse("the file is cut short", advice: "fetch it again") }
+        guard header.kernelBytes <= (count + 15) & ~15 else {
+            throw source.refuse("the file is cut short", advice: "fetch it again")
+        }
         guard count > 0x200 else { throw source.refuse("the file is cut short", advice: "fetch it again") }
 
         var start: UInt64 = 0x10_0000
         let alignment = UInt64(header.kernelAlignment)
         if header.isRelocatable {
-            guard alignment.nonzeroBitCount == 1, alignment >= 16, header.preferredAddress < GuestMemory.holeStart else {
+            guard alignment.nonzeroBitCount == 1, alignment >= 16, header.preferredAddress < GuestMemory.holeStart
+            else {
                 throw source.refuse("its setup header asks for an impossible address", advice: "fetch it again")
             }
             start = (max(start, header.preferredAddress) + alignment - 1) & ~(alignment - 1)

@@ -43,15 +43,21 @@ struct ELFImage {
 
         let wide = is64Bit
         func word(_ offset32: Int, _ offset64: Int, from base: Int = 0) -> UInt64? {
-            wide ? image.load(base + offset64, as: UInt64.self) : image.load(base + offset32, as: UInt32.self).map(UInt64.init)
+            wide
+                ? image.load(base + offset64, as: UInt64.self)
+                : image.load(base + offset32, as: UInt32.self).map(UInt64.init)
         }
         guard let entry = word(24, 24), let table = word(28, 32),
             let entryBytes = image.load(wide ? 54 : 42, as: UInt16.self),
             let count = image.load(wide ? 56 : 44, as: UInt16.self)
         else { throw .truncated }
         self.entry = entry
-        guard count > 0 else { throw .malformed("it has no program headers: an object file or a library, not a kernel") }
-        guard Int(entryBytes) >= (wide ? 56 : 32) else { throw .malformed("its program headers are \(entryBytes) bytes long") }
+        guard count > 0 else {
+            throw .malformed("it has no program headers: an object file or a library, not a kernel")
+        }
+        guard Int(entryBytes) >= (wide ? 56 : 32) else {
+            throw .malformed("its program headers are \(entryBytes) bytes long")
+        }
         guard let tableRange = image.range(table, UInt64(count) * UInt64(entryBytes)) else { throw .truncated }
 
         var segments: [Segment] = []

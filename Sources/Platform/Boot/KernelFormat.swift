@@ -38,7 +38,8 @@ package enum KernelFormat: Equatable, Sendable {
         let elf: ELFImage
         do { elf = try ELFImage(image) } catch { throw source.refuse(error) }
         guard elf.machine == ELFImage.machine386 || elf.machine == ELFImage.machineX86_64 else {
-            throw source.refuse("it is for \(machineName(elf.machine)), not for x86-64", advice: "pass an x86-64 kernel")
+            throw source.refuse(
+                "it is for \(machineName(elf.machine)), not for x86-64", advice: "pass an x86-64 kernel")
         }
         let multiboot = MultibootHeader.find(in: image)
         let pvh = pvhEntry(of: elf)
@@ -118,7 +119,9 @@ extension KernelFormat {
         // Documentation/arch/{arm64/booting,riscv/boot-image-header}.rst; arm's zImage.
         if image.has(Array("ARM\u{64}".utf8), at: 0x38) { return source.refuse("it is an ARM64 kernel", advice: other) }
         if image.has(Array("RSC\u{5}".utf8), at: 0x38) { return source.refuse("it is a RISC-V kernel", advice: other) }
-        if image.load(0x24, as: UInt32.self) == 0x016f_2818 { return source.refuse("it is a 32-bit ARM kernel", advice: other) }
+        if image.load(0x24, as: UInt32.self) == 0x016f_2818 {
+            return source.refuse("it is a 32-bit ARM kernel", advice: other)
+        }
         let packed: [(magic: [UInt8], name: String)] = [
             ([0x1f, 0x8b], "gzip"), ([0x28, 0xb5, 0x2f, 0xfd], "zstd"), ([0xfd, 0x37, 0x7a, 0x58, 0x5a], "xz"),
             ([0x42, 0x5a, 0x68], "bzip2"), ([0x02, 0x21, 0x4c, 0x18], "lz4"), ([0x04, 0x22, 0x4d, 0x18], "lz4"),
@@ -133,10 +136,14 @@ extension KernelFormat {
             return source.refuse("it is a cpio archive", advice: "did you mean --initrd?")
         }
         if image.has(Array("MZ".utf8), at: 0) {
-            if image.count < SetupHeader.minimumFileBytes { return source.refuse("the file is cut short", advice: "fetch it again") }
-            return source.refuse("it is an EFI program, not a bzImage", advice: "pass the vmlinuz that it was made from")
+            if image.count < SetupHeader.minimumFileBytes {
+                return source.refuse("the file is cut short", advice: "fetch it again")
+            }
+            return source.refuse(
+                "it is an EFI program, not a bzImage", advice: "pass the vmlinuz that it was made from")
         }
         if image.count < 64 { return source.refuse("the file has only \(image.count) bytes: not a kernel") }
-        return source.refuse("it is not a kernel", advice: "pass a bzImage (vmlinuz), a vmlinux, a PVH or a multiboot kernel")
+        return source.refuse(
+            "it is not a kernel", advice: "pass a bzImage (vmlinuz), a vmlinux, a PVH or a multiboot kernel")
     }
 }

@@ -44,13 +44,16 @@ struct KernelPayload {
     let range: Range<Int>
 
     var compression: Compression? {
-        Compression.magics.first { range.count >= $0.bytes.count && image.has($0.bytes, at: range.lowerBound) }?.compression
+        Compression.magics.first { range.count >= $0.bytes.count && image.has($0.bytes, at: range.lowerBound) }?
+            .compression
     }
 
     func unpack() throws(Corrupt) -> [UInt8] {
         guard let compression else { throw Corrupt(why: "packed by no known method") }
         if compression == .stored { return Array(image.bytes[range]) }
-        guard range.count > 8, let size = image.load(range.upperBound - 4, as: UInt32.self) else { throw Corrupt(why: "it is too short") }
+        guard range.count > 8, let size = image.load(range.upperBound - 4, as: UInt32.self) else {
+            throw Corrupt(why: "it is too short")
+        }
         guard size > 0, size <= Self.unpackedLimit else { throw Corrupt(why: "it claims to unpack to \(size) bytes") }
         let packed = compression == .gzip ? range : range.lowerBound..<range.upperBound - 4
         var failure: Corrupt?
@@ -58,7 +61,8 @@ struct KernelPayload {
             let input = unsafe UnsafeRawBufferPointer(rebasing: file[packed])
             return unsafe [UInt8](unsafeUninitializedCapacity: Int(size)) { output, filled in
                 do throws(Corrupt) {
-                    let room = unsafe UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(output)[..<Int(size)])
+                    let room = unsafe UnsafeMutableRawBufferPointer(
+                        rebasing: UnsafeMutableRawBufferPointer(output)[..<Int(size)])
                     switch compression {
                     case .gzip: filled = unsafe try Self.inflateGzip(input, room)
                     case .xz: filled = unsafe try Self.decodeXZ(input, room)
@@ -70,7 +74,9 @@ struct KernelPayload {
             }
         }
         if let failure { throw failure }
-        guard bytes.count == Int(size) else { throw Corrupt(why: "it unpacks to \(bytes.count) bytes instead of \(size)") }
+        guard bytes.count == Int(size) else {
+            throw Corrupt(why: "it unpacks to \(bytes.count) bytes instead of \(size)")
+        }
         return bytes
     }
 }
@@ -127,7 +133,8 @@ extension KernelPayload {
             let room = min(chunkLimit, output.count - filled)
             let count = unsafe LZ4_decompress_safe(
                 input.baseAddress?.advanced(by: position).assumingMemoryBound(to: CChar.self),
-                output.baseAddress?.advanced(by: filled).assumingMemoryBound(to: CChar.self), Int32(length), Int32(room))
+                output.baseAddress?.advanced(by: filled).assumingMemoryBound(to: CChar.self), Int32(length), Int32(room)
+            )
             guard count >= 0 else { throw Corrupt(why: "lz4 cannot read it") }
             position += length
             filled += Int(count)

@@ -48,7 +48,8 @@ private enum MultibootInfo {
 extension KernelLoader {
     func loadMultiboot(_ header: MultibootHeader) throws(HostError) -> BootEntry {
         guard header.unknownDemands == 0 else {
-            throw source.refuse("its multiboot header demands something unknown (flags 0x\(String(header.flags, radix: 16)))")
+            throw source.refuse(
+                "its multiboot header demands something unknown (flags 0x\(String(header.flags, radix: 16)))")
         }
         let image = ImageBytes(source.kernel)
         // As GRUB does it, the file's name comes first: argv[0] of the kernel.
@@ -75,7 +76,9 @@ extension KernelLoader {
     }
 
     /// Section 3.1.3, "The address fields of Multiboot header".
-    private func loadByAddresses(_ image: ImageBytes, _ header: MultibootHeader) throws(HostError) -> (UInt64, Range<UInt64>) {
+    private func loadByAddresses(_ image: ImageBytes, _ header: MultibootHeader) throws(HostError) -> (
+        UInt64, Range<UInt64>
+    ) {
         func field(_ offset: Int) throws(HostError) -> UInt64 {
             guard let value: UInt32 = image.load(header.offset + offset) else {
                 throw source.refuse("the multiboot header is cut short", advice: "the file is damaged: fetch it again")
@@ -85,12 +88,16 @@ extension KernelLoader {
         let headerAddress = try field(12), loadAddress = try field(16), loadEnd = try field(20)
         let bssEnd = try field(24), entry = try field(28)
         let impossible = source.refuse("the multiboot header's addresses contradict each other")
-        guard loadAddress <= headerAddress, headerAddress - loadAddress <= UInt64(header.offset) else { throw impossible }
+        guard loadAddress <= headerAddress, headerAddress - loadAddress <= UInt64(header.offset) else {
+            throw impossible
+        }
         let start = UInt64(header.offset) - (headerAddress - loadAddress)
         let rest = UInt64(image.count) - start
         guard loadEnd == 0 || loadEnd >= loadAddress, bssEnd == 0 || bssEnd >= loadEnd else { throw impossible }
         let count = loadEnd == 0 ? rest : loadEnd - loadAddress
-        guard let file = image.range(start, count) else { throw source.refuse("the file is cut short", advice: "fetch it again") }
+        guard let file = image.range(start, count) else {
+            throw source.refuse("the file is cut short", advice: "fetch it again")
+        }
         let span = loadAddress..<max(loadAddress + count, bssEnd)
         guard span.contains(entry) else { throw impossible }
         try checkPlacement(span)
@@ -109,7 +116,8 @@ extension KernelLoader {
     private func informationPage(_ module: Range<UInt64>?) -> [UInt8] {
         func address(_ offset: Int) -> UInt32 { UInt32(BootArea.info) + UInt32(offset) }
         var page = WireBytes(count: 4096)
-        var flags = MultibootInfo.hasMemory | MultibootInfo.hasCommandLine | MultibootInfo.hasMap | MultibootInfo.hasLoaderName
+        var flags =
+            MultibootInfo.hasMemory | MultibootInfo.hasCommandLine | MultibootInfo.hasMap | MultibootInfo.hasLoaderName
         page.put(UInt32(BootArea.firmware.lowerBound >> 10), at: MultibootInfo.lowerKiB)
         page.put(UInt32((memory.lowEnd - 0x10_0000) >> 10), at: MultibootInfo.upperKiB)
         page.put(UInt32(BootArea.commandLine), at: MultibootInfo.commandLine)

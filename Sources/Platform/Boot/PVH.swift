@@ -21,7 +21,8 @@ extension KernelLoader {
         let elf: ELFImage
         do { elf = try ELFImage(ImageBytes(source.kernel)) } catch { throw source.refuse(error) }
         guard elf.isLoaded(physical: UInt64(entry)) else {
-            throw source.refuse("its PVH entry point is in none of its segments", advice: "the file is damaged: fetch it again")
+            throw source.refuse(
+                "its PVH entry point is in none of its segments", advice: "the file is damaged: fetch it again")
         }
         let commandLine = try source.commandLineBytes(limit: BootArea.commandLineLimit)
         let kernel = try loadSegments(of: elf)
@@ -50,7 +51,8 @@ extension KernelLoader {
         try write(page.bytes, at: BootArea.info)
         try write(commandLine, at: BootArea.commandLine)
         try writeGDT(.protected)
-        return BootEntry(mode: .protected, entry: UInt64(entry), argument: BootArea.info, kernel: kernel, initrd: initrd)
+        return BootEntry(
+            mode: .protected, entry: UInt64(entry), argument: BootArea.info, kernel: kernel, initrd: initrd)
     }
 }
 //:

@@ -35,7 +35,8 @@ extension KernelLoader {
 
     func enterLinux(_ elf: ELFImage, _ header: SetupHeader?) throws(HostError) -> BootEntry {
         guard elf.isLoaded(physical: elf.entry) else {
-            throw source.refuse("its entry point is in none of its segments", advice: "the file is damaged: fetch it again")
+            throw source.refuse(
+                "its entry point is in none of its segments", advice: "the file is damaged: fetch it again")
         }
         let span = try loadSegments(of: elf)
         return try enterLinux(at: elf.entry, span, header)

@@ -58,7 +58,8 @@ extension LocalAPIC {
     /// Whether the write was legal; #GP if not.
     package func writeX2APIC(_ number: Int, _ value: UInt64) -> Bool {
         let effect = state.withLock { state -> Effect? in
-            guard state.isEnabled, state.isX2APIC, let reserved = Self.reservedBits(number), value & reserved == 0 else {
+            guard state.isEnabled, state.isX2APIC, let reserved = Self.reservedBits(number), value & reserved == 0
+            else {
                 return nil
             }
             if number == Number.commandLow { state.commandHigh = UInt32(value >> 32) }
@@ -80,7 +81,8 @@ extension LocalAPIC {
         // Vector, delivery mode, logical, (status), assert, level, shorthand; destination.
         case Number.commandLow: 0xfff3_2000
         case Number.localVectors..<Number.localVectors + 6:
-            ~UInt64(LocalVector.writable(number - Number.localVectors) | LocalVector.readOnly(number - Number.localVectors))
+            ~UInt64(
+                LocalVector.writable(number - Number.localVectors) | LocalVector.readOnly(number - Number.localVectors))
         case Number.initialCount: ~0xffff_ffff
         case Number.divide: ~0xb
         default: nil

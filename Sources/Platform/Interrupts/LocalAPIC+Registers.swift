@@ -54,7 +54,8 @@ extension LocalAPIC {
         case Number.destinationFormat: state.isX2APIC ? nil : state.destinationFormat
         case Number.spurious: state.spurious
         case Number.inService..<Number.inService + 8: state.inService[word: number - Number.inService]
-        case Number.levelTriggered..<Number.levelTriggered + 8: state.levelTriggered[word: number - Number.levelTriggered]
+        case Number.levelTriggered..<Number.levelTriggered + 8:
+            state.levelTriggered[word: number - Number.levelTriggered]
         case Number.requested..<Number.requested + 8: state.requested[word: number - Number.requested]
         case Number.errorStatus: state.errorStatus
         case Number.commandLow: state.commandLow
@@ -81,7 +82,8 @@ extension LocalAPIC {
         case Number.commandLow:
             state.commandLow = value & 0xc_cfff
             return commandLocked(&state)
-        case Number.localVectors..<Number.localVectors + 6: setLocalVectorLocked(&state, number - Number.localVectors, value)
+        case Number.localVectors..<Number.localVectors + 6:
+            setLocalVectorLocked(&state, number - Number.localVectors, value)
         case Number.initialCount: startTimerLocked(&state, initialCount: value)
         case Number.divide: setDivideLocked(&state, value)
         case Number.identifier where !state.isX2APIC: break  // Ours is fixed, as ACPI says it.
@@ -132,7 +134,8 @@ extension LocalAPIC {
         let destination =
             state.isX2APIC
             ? state.commandHigh : InterruptMessage.widen(UInt8(state.commandHigh >> 24), isLogical: isLogical)
-        let message = InterruptMessage(vector: vector, deliveryMode: mode, destination: destination, isLogical: isLogical)
+        let message = InterruptMessage(
+            vector: vector, deliveryMode: mode, destination: destination, isLogical: isLogical)
         return .send(message, shorthand: low >> 18 & 3)
     }
 

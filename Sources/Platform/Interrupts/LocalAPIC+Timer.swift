@@ -76,7 +76,8 @@ extension LocalAPIC {
         let done = UInt64(state.timer.initialCount &- left) &* state.timer.divisor
         state.timer.start = clock.nanoseconds &- done
         let rest = UInt64(left) &* state.timer.divisor
-        state.timer.deadline = clock.nanoseconds &+ max(rest, Self.timerMode(state) == .periodic ? Self.shortestPeriod : 0)
+        state.timer.deadline =
+            clock.nanoseconds &+ max(rest, Self.timerMode(state) == .periodic ? Self.shortestPeriod : 0)
         setAlarm(state.timer.deadline)
     }
 
@@ -173,7 +174,9 @@ extension LocalAPIC {
         }
         setAlarm(state.timer.deadline)
         let entry = state.localVectors[LocalVector.timer]
-        if entry & LocalVector.masked == 0 { _ = acceptLocked(&state, UInt8(truncatingIfNeeded: entry), isLevel: false) }
+        if entry & LocalVector.masked == 0 {
+            _ = acceptLocked(&state, UInt8(truncatingIfNeeded: entry), isLevel: false)
+        }
     }
 }
 //:

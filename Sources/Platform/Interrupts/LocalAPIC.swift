@@ -124,7 +124,11 @@ package final class LocalAPIC: InterruptController, Sendable {
     /// Makes the request word say whether there is something to take. To be
     /// called after every change that matters, under the lock.
     func updateLocked(_ state: inout State) {
-        if state.deliverable != nil || state.hasExternal { requests.post(.interrupt) } else { requests.clear(.interrupt) }
+        if state.deliverable != nil || state.hasExternal {
+            requests.post(.interrupt)
+        } else {
+            requests.clear(.interrupt)
+        }
     }
 
     package func acknowledgeInterrupt() -> UInt8? {

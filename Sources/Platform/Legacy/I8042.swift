@@ -13,7 +13,8 @@ internal import Synchronization
 /// Ports 0x60 (register 0) and 0x64 (register 4).
 package final class I8042: ByteDevice, Sendable {
     private enum Status {
-        static let outputFull: UInt8 = 1, systemFlag: UInt8 = 4, command: UInt8 = 8, unlocked: UInt8 = 0x10, timeout: UInt8 = 0x40
+        static let outputFull: UInt8 = 1, systemFlag: UInt8 = 4, command: UInt8 = 8, unlocked: UInt8 = 0x10,
+            timeout: UInt8 = 0x40
     }
 
     private struct State {

@@ -45,7 +45,9 @@ package final class RTC: ByteDevice, Sendable {
     /// - Parameters:
     ///   - lowMemory: RAM below 4 GiB, in bytes, for the notes that a BIOS leaves.
     ///   - highMemory: RAM above.
-    package init(clock: any MachineClock, alarms: AlarmClock, line: InterruptLine, lowMemory: UInt64, highMemory: UInt64) {
+    package init(
+        clock: any MachineClock, alarms: AlarmClock, line: InterruptLine, lowMemory: UInt64, highMemory: UInt64
+    ) {
         self.clock = clock
         self.line = line
         memoryBytes = (lowMemory, highMemory)
@@ -216,7 +218,8 @@ package final class RTC: ByteDevice, Sendable {
         if state.memory[Index.b] & B.is24Hours == 0 {
             hourByte = encode(state, (time.hour + 11) % 12 + 1) | (time.hour >= 12 ? 0x80 : 0)
         }
-        return matches(1, time.second) && matches(3, time.minute) && (state.memory[5] >= 0xc0 || state.memory[5] == hourByte)
+        return matches(1, time.second) && matches(3, time.minute)
+            && (state.memory[5] >= 0xc0 || state.memory[5] == hourByte)
     }
 
     /// Sets the flags of all that has happened since we last looked.

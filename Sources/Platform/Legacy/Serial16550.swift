@@ -253,7 +253,11 @@ package final class Serial16550: ByteDevice, Sendable {
     private func transmitLocked(_ state: inout State, _ value: UInt8) -> Bool {
         state.transmitterEmpty = true
         if state.loops {
-            if state.inputCount < (state.fifoEnabled ? 16 : 1) { state.input.append(value) } else { state.overrun = true }
+            if state.inputCount < (state.fifoEnabled ? 16 : 1) {
+                state.input.append(value)
+            } else {
+                state.overrun = true
+            }
             return false
         }
         state.output.append(value)
