@@ -30,6 +30,8 @@ final class Console: Sendable {
     private let isTerminal: Bool
     private let control = Mutex(ControlLine())
     private let isReady: Atomic<Bool>
+    /// Counts the Guest's boots, from 1.
+    private let boots = Atomic<Int>(1)
     private let outcome = Mutex<Verdict?>(nil)
     private let stop = Mutex<(@Sendable () -> Void)?>(nil)
     /// Something that the input thread waits for has happened.
@@ -96,6 +98,8 @@ final class Console: Sendable {
     /// The Guest starts over, and so does the conversation.
     func restart() {
         control.withLock { $0 = ControlLine() }
+        // ORDERING: pairs with the acquiring load of `isReady` in `pass`, which comes first there.
+        boots.add(1, ordering: .sequentiallyConsistent)
         if session != nil { isReady.store(false, ordering: .releasing) }
     }
 
@@ -136,14 +140,23 @@ final class Console: Sendable {
         /// Read, and not yet taken by the Guest.
         var pending: [UInt8] = []
         var isOpen = true
-        var wasReady = false
+        /// The boot that was last seen ready.
+        var boot = 0
     }
 
     private func pass(_ input: inout Input, to port: Serial16550?, _ control: Serial16550?) {
         // ORDERING: pairs with the releasing store in `hear`: /init has set the port up.
         let ready = isReady.load(ordering: .acquiring)
-        if ready, !input.wasReady { tellSize(control) }
-        input.wasReady = ready
+        let boot = boots.load(ordering: .acquiring)
+        if ready, input.boot != boot {
+            tellSize(control)
+            // The end of the input was said to the boot before; it holds for this one too.
+            if input.boot > 0, input.isEncoded {
+                input.encoder = InputEncoder()
+                if !input.isOpen { input.pending = input.encoder.end() }
+            }
+            input.boot = boot
+        }
         if ready, !input.pending.isEmpty, let port { input.pending.removeFirst(port.receive(input.pending)) }
 
         // Keys are always looked at, or there would be no way out; a pipe is

@@ -44,6 +44,13 @@ import Testing
         #expect(result.status == 0, "\(result.errorText)")
     }
 
+    /// The second boot's shell finds the input at its end, as the first left it.
+    @Test func aRebootStartsAgain() throws {
+        let result = try run([], script: "echo first; reboot\n")
+        #expect(result.status == 0, "\(result.errorText)")
+        #expect(String(decoding: result.output, as: UTF8.self) == "first\n")
+    }
+
     @Test func theLogIsShownWhereItIsWanted() throws {
         let result = try run(["--verbose", "--", "true"])
         #expect(result.status == 0)
