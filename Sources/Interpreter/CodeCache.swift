@@ -76,7 +76,7 @@ internal import X86
 
     static let maximumRecords = 24
     /// 12 MiB; when they are used up, all is forgotten and begun anew. A boot
-    /// of Debian's cloud kernel to a shell decodes some 400,000.
+    /// of Debian's cloud kernel to a shell uses up more than 320,000.
     static let capacity = 256 << 10
 
     init(memory: GuestMemory, stale: @escaping Handler) {
