@@ -1,4 +1,3 @@
-internal import CHost
 package import CZydis
 package import HostInterface
 package import X86
@@ -6,18 +5,7 @@ internal import VirtualCPU
 
 extension ISAFeatures {
     /// What this host can run for the Guest.
-    package static let host: ISAFeatures = {
-        func leaf(_ number: UInt32) -> InlineArray<4, UInt32> {
-            var out = InlineArray<4, UInt32>(repeating: 0)
-            var span = out.mutableSpan
-            unsafe span.withUnsafeMutableBufferPointer { unsafe chost_cpuid(number, 0, $0.baseAddress) }
-            return out
-        }
-        let basic = leaf(1)[2]
-        let seven = leaf(0)[0] >= 7 ? leaf(7)[1] : 0
-        let xcr0 = basic >> 27 & 1 != 0 ? chost_xgetbv(0) : 0
-        return ISAFeatures(leaf1ECX: basic, leaf7EBX: seven, extendedECX: leaf(0x8000_0001)[2], xcr0: xcr0)
-    }()
+    package static var host: ISAFeatures { CPUFeatures.forThisHost.sets }
 }
 
 /// Where in `VCPUState` generated code finds what.
