@@ -49,13 +49,14 @@ let package = Package(
         room("HostInterface", ["CHost"]),
         room("GuestMemory", ["HostInterface"]),
         room("X86", ["CZydis", "CHost", "GuestMemory"]),
-        room("VirtualCPU", ["X86", "GuestMemory", "CHost"]),
+        room("VirtualCPU", ["X86", "GuestMemory", "HostInterface", "CHost"]),
         room("Interpreter", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
+        room("Translator", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CZydis"]),
         room("Platform", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
         room(
             "Launcher",
             [
-                "Platform", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+                "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
                 .product(name: "Logging", package: "swift-log"),
             ]),
         .executableTarget(

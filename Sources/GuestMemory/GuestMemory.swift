@@ -70,6 +70,12 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     }
 }
 
+/// Who keeps code of a page, decoded or translated.
+package enum CodeHolder: UInt8, Sendable {
+    case interpreter = 1
+    case translator = 2
+}
+
 /// All RAM of one Guest. Any thread may use it; the Guest does so at any time.
 @safe package final class GuestMemory: @unchecked Sendable {
     @inlinable package static var pageSize: Int { 4096 }
@@ -88,7 +94,7 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     private let file: MemoryFile
 
     /// One byte per 4 KiB page below `highEnd`; not zero where an engine
-    /// holds decoded or translated code of that page.
+    /// holds decoded or translated code of that page: a bit per `CodeHolder`.
     @usableFromInline let codeTags: UnsafeMutablePointer<UInt8>
     private let observers = Mutex<[@Sendable (UInt64) -> Void]>([])
 
@@ -192,8 +198,16 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
 
     /// Marks the page as holding code that an engine has decoded. From now on
     /// every write to it must be announced by `noteWrite`.
-    @inlinable package func markCode(page: UInt64) { if hasTag(page) { unsafe codeTags[Int(page)] = 1 } }
-    @inlinable package func clearCode(page: UInt64) { if hasTag(page) { unsafe codeTags[Int(page)] = 0 } }
+    @inlinable package func markCode(page: UInt64, by holder: CodeHolder) {
+        if hasTag(page) { unsafe codeTags[Int(page)] |= holder.rawValue }
+    }
+    @inlinable package func clearCode(page: UInt64, by holder: CodeHolder) {
+        if hasTag(page) { unsafe codeTags[Int(page)] &= ~holder.rawValue }
+    }
+    /// Whether this one has marked the page.
+    @inlinable package func isCode(page: UInt64, of holder: CodeHolder) -> Bool {
+        unsafe hasTag(page) && codeTags[Int(page)] & holder.rawValue != 0
+    }
     @inlinable package func isCode(page: UInt64) -> Bool { unsafe hasTag(page) && codeTags[Int(page)] != 0 }
 
     /// Page numbers come from the Guest, and it may ask about any.

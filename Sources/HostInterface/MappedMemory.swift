@@ -54,10 +54,14 @@ package struct MemoryFile: ~Copyable, Sendable {
     package func map(
         _ file: borrowing MemoryFile, fileOffset: Int, at offset: Int, count: Int
     ) throws(HostError) {
+        try map(descriptor: file.descriptor.rawValue, fileOffset: fileOffset, at: offset, count: count)
+    }
+
+    /// The same with a file that is known by its number only.
+    package func map(descriptor: Int32, fileOffset: Int, at offset: Int, count: Int) throws(HostError) {
         precondition(offset >= 0 && count <= byteCount - offset)
         let result = unsafe mmap(
-            base + offset, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.descriptor.rawValue,
-            off_t(fileOffset))
+            base + offset, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, off_t(fileOffset))
         guard unsafe result != MAP_FAILED else { throw HostError("cannot map \(count >> 20) MiB", errno: .current) }
     }
 }

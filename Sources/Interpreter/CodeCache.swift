@@ -121,8 +121,8 @@ internal import X86
     /// To be called before the bytes of a block are read: whoever writes to the
     /// page from now on tells us. (Who wrote before, wrote before we read.)
     func announce(_ page: UInt64) {
-        if memory.isCode(page: page) { return }
-        memory.markCode(page: page)
+        if memory.isCode(page: page, of: .interpreter) { return }
+        memory.markCode(page: page, by: .interpreter)
         // ORDERING: our mark, then our reads; theirs in `GuestMemory.write`: the
         // bytes, then a look at the mark. One of the two sees the other.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
@@ -130,7 +130,7 @@ internal import X86
 
     /// There was no block after all.
     func withdraw(_ page: UInt64) {
-        if unsafe pages[page] == nil { memory.clearCode(page: page) }
+        if unsafe pages[page] == nil { memory.clearCode(page: page, by: .interpreter) }
     }
 
     /// Enters the block whose `count` records stand at the last `reserve`.
@@ -207,7 +207,7 @@ internal import X86
         if unsafe kept == nil {
             // The page is data again, and may be written at full speed.
             unsafe pages[pageNumber] = nil
-            memory.clearCode(page: pageNumber)
+            memory.clearCode(page: pageNumber, by: .interpreter)
         } else {
             unsafe pages[pageNumber] = Page(first: kept, granules: granules)
         }
@@ -246,7 +246,7 @@ internal import X86
 
     /// Forgets all code. No record may be used after this.
     func flush() {
-        unsafe pages.keys.forEach { memory.clearCode(page: $0) }
+        unsafe pages.keys.forEach { memory.clearCode(page: $0, by: .interpreter) }
         unsafe pages.removeAll(keepingCapacity: true)
         for index in unsafe slots.indices { unsafe slots[index] = nil }
         slotCount = 0

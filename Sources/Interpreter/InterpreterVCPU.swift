@@ -26,11 +26,16 @@ package import X86
     private let decoder = Decoder()
     private let table = LoweringTable()
     private var coreStorage: UnsafeMutablePointer<Core>!
+    private let ownsStorage: Bool
     private var straddling = unsafe [Straddler](repeating: Straddler(), count: 64)
     private let writtenPages = WrittenPages()
 
     /// Two records for an instruction that is run by itself.
     private let scratch: UnsafeMutablePointer<Instruction>
+
+    /// Who runs 64-bit code in our stead; set once, before the first `run`.
+    package weak var accelerator: (any Accelerator)?
+    private let known = KnownInstructions()
 
     // Cold parts of the core's state.
     var exit: VCPUExit = .stopped
@@ -42,7 +47,7 @@ package import X86
 
     package init(
         memory: GuestMemory, requests: VCPURequests, interruptController: (any InterruptController)?,
-        features: CPUFeatures = .forThisHost
+        features: CPUFeatures = .forThisHost, storage: UnsafeMutableRawPointer? = nil
     ) {
         self.memory = memory
         self.requests = requests
@@ -50,10 +55,11 @@ package import X86
         self.features = features
         codeCache = unsafe CodeCache(memory: memory, stale: Handlers.stale)
         unsafe scratch = .allocate(capacity: 2)
-        unsafe coreStorage = .allocate(capacity: 1)
+        ownsStorage = unsafe storage == nil
+        unsafe coreStorage = storage?.bindMemory(to: Core.self, capacity: 1) ?? .allocate(capacity: 1)
         unsafe coreStorage.initialize(to: Core(owner: self, memory: memory, requests: requests))
         let cpu = self.cpu
-        codeCache.onNewCodePage = { cpu.flushTLB() }
+        codeCache.onNewCodePage = { cpu.flushOwnTLB() }
         codeCache.onFlush = { cpu.forgetJumps() }
         memory.observeCodeWrites { [writtenPages, requests] page in
             writtenPages.add(page)
@@ -64,7 +70,7 @@ package import X86
 
     deinit {
         unsafe coreStorage.deinitialize(count: 1)
-        unsafe coreStorage.deallocate()
+        if ownsStorage { unsafe coreStorage.deallocate() }
         unsafe scratch.deallocate()
     }
 
@@ -115,6 +121,7 @@ package import X86
         awaitsAnswer = false
         asksTooMuch = false
         codeCache.flush()
+        accelerator?.forgetCode()
         cpu.modeChanged()
         cpu.flushTLB()
     }
@@ -177,6 +184,8 @@ package import X86
                 }
             } else if limit != nil {
                 step(cpu)
+            } else if let accelerator, accelerates {
+                accelerator.run()
             } else {
                 runChain(cpu)
             }
@@ -204,8 +213,8 @@ package import X86
         }
         if pending.contains(.codeWritten) {
             requests.clear(.codeWritten)
-            for page in writtenPages.take() { codeCache.invalidate(page: page) }
-            cpu.flushTLB()
+            for page in writtenPages.take() { codeWritten(page &<< 12, 4096) }
+            cpu.flushOwnTLB()
         }
         if unsafe cpu.core.shadow { return nil }
         if unsafe pending.contains(.nonMaskableInterrupt) && !cpu.core.nmiBlocked {
@@ -239,7 +248,7 @@ package import X86
     }
 
     /// Runs exactly one instruction.
-    private func step(_ cpu: CPU) {
+    func step(_ cpu: CPU) {
         do throws(Stop) {
             let record = unsafe try lookupAlone(cpu)
             let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
@@ -253,11 +262,18 @@ package import X86
 
     // MARK: Code
 
+    /// `count` bytes of a page that is marked as code are about to be overwritten, or have just been.
+    func codeWritten(_ physical: UInt64, _ count: Int) {
+        codeCache.written(physical, count)
+        accelerator?.codeWritten(physical, count)
+    }
+
     /// Begins anew with decoded code and thunks. Only between two chains: no
     /// record may be in use.
     private func renewCode() {
         codeCache.flush()
         unsafe straddling = straddling.map { unsafe Straddler(records: $0.records) }
+        known.removeAll()
         native.removeAll()
     }
 
@@ -410,6 +426,19 @@ package import X86
     private func lookupAlone(_ cpu: CPU) throws(Stop) -> UnsafeMutablePointer<Instruction> {
         let linear = try linearRIP(cpu)
         let physical = try cpu.translateFetch(linear)
+        if physical & 0xfff <= 4096 - 16, let bytes = unsafe memory.hostPointer(GuestPhysicalAddress(physical), 16) {
+            cpu.codePage = cpu.state.rip &- (linear & 0xfff)
+            let code = unsafe bytes.loadUnaligned(as: SIMD16<UInt8>.self)
+            let key = CodeCache.key(physical, mode)
+            if let record = unsafe known.find(key, code) { return unsafe record }
+            unsafe UnsafeMutableRawPointer(copy).storeBytes(of: code, as: SIMD16<UInt8>.self)
+            guard let lowering = try lower(cpu, Decoder.maximumLength, offset: Int(linear & 0xfff)) else {
+                throw cpu.generalProtection()
+            }
+            let record = unsafe known.enter(key, code, length: Int(lowering.record.length))
+            unsafe fill(record, lowering)
+            return unsafe record
+        }
         let available = try fetch(cpu, linear, physical)
         cpu.codePage = cpu.state.rip &- (linear & 0xfff)
         guard let lowering = try lower(cpu, available, offset: Int(linear & 0xfff)) else {

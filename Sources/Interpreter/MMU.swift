@@ -25,11 +25,14 @@ struct Access: OptionSet {
 }
 
 /// What a walk found: where the 4 KiB page lies and what else is allowed there.
-struct Translation {
-    var physical: UInt64
+package struct Translation {
+    package var physical: UInt64
     /// Writes at the same privilege would need no further walk.
-    var writable: Bool
-    var large: Bool
+    package var writable: Bool
+    /// Bytes that the entry maps: 4096, or more for a large page.
+    package var span: UInt64 = 4096
+    /// Survives a write to CR3 (SDM 3A, 4.10.2.4).
+    package var global = false
 }
 
 extension CPU {
@@ -40,7 +43,7 @@ extension CPU {
     func translate(_ address: UInt64, _ access: Access) throws(Stop) -> Translation {
         switch PagingMode.of(cr0: state.cr0, cr4: state.cr4, efer: state.efer) {
         case .none:
-            return Translation(physical: address & 0xffff_ffff, writable: true, large: false)
+            return Translation(physical: address & 0xffff_ffff, writable: true)
         case .bits32: return try walk32(address & 0xffff_ffff, access)
         case .pae:
             let entry = unsafe core.pageDirectoryPointers[Int(truncatingIfNeeded: address >> 30 & 3)]
@@ -105,7 +108,9 @@ extension CPU {
                 }
                 let frame = entry & PhysicalAddress.frame & ~span
                 return Translation(
-                    physical: frame | address & span, writable: allowed && entry & PageEntry.dirty != 0, large: isLarge)
+                    physical: frame | address & span, writable: allowed && entry & PageEntry.dirty != 0,
+                    span: span &+ 1,
+                    global: entry & PageEntry.global != 0 && state.cr4 & CR4.globalPages != 0)
             }
             if entry & PageEntry.accessed == 0 && !access.contains(.probe) {
                 guard updateEntry(slot, &entry, PageEntry.accessed) else { return try translate(address, access) }
@@ -132,7 +137,7 @@ extension CPU {
             let physical = (entry & 0xffc0_0000) | (entry >> 13 & 0xff) &<< 32 | address & 0x3f_ffff
             return Translation(
                 physical: physical & PhysicalAddress.mask, writable: allowed && entry & PageEntry.dirty != 0,
-                large: true)
+                span: 1 << 22)
         }
         setBits32(directorySlot, &entry, PageEntry.accessed, access)
         let slot = (entry & 0xffff_f000) &+ (address >> 12 & 0x3ff) &* 4
@@ -142,8 +147,7 @@ extension CPU {
         let allowed = try check(address, access, rights)
         setBits32(slot, &leaf, PageEntry.accessed | dirty, access)
         return Translation(
-            physical: leaf & 0xffff_f000 | address & 0xfff, writable: allowed && leaf & PageEntry.dirty != 0,
-            large: false)
+            physical: leaf & 0xffff_f000 | address & 0xfff, writable: allowed && leaf & PageEntry.dirty != 0)
     }
 
     /// The rights of SDM 3A, 4.6. Returns whether a write would be allowed too.

@@ -174,7 +174,7 @@ extension CPU {
 
     func writePhysical(_ address: UInt64, _ value: UInt64, _ count: Int) throws(Stop) {
         if let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(address), count) {
-            if unsafe core.ram.isCode(page: address >> 12) { owner.codeCache.written(address, count) }
+            if unsafe core.ram.isCode(page: address >> 12) { owner.codeWritten(address, count) }
             switch count {
             case 1: unsafe pointer.storeBytes(of: UInt8(truncatingIfNeeded: value), as: UInt8.self)
             case 2: unsafe pointer.storeBytes(of: UInt16(truncatingIfNeeded: value), as: UInt16.self)
@@ -211,7 +211,7 @@ extension CPU {
         if unsafe core.watching { return nil }
         let physical = try translateAndFill(address, write ? ownAccess.union(.write) : ownAccess)
         guard let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(physical), count) else { return nil }
-        if unsafe write && core.ram.isCode(page: physical >> 12) { owner.codeCache.written(physical, count) }
+        if unsafe write && core.ram.isCode(page: physical >> 12) { owner.codeWritten(physical, count) }
         return unsafe pointer
     }
 }

@@ -96,8 +96,15 @@ extension CPU {
         }
     }
 
-    /// Forgets every translation, and every virtual address of code.
-    func flushTLB() {
+    /// Forgets every translation, and every virtual address of code. An
+    /// accelerator may know better what it can keep.
+    func flushTLB(_ scope: FlushScope = .everything) {
+        flushOwnTLB()
+        owner.accelerator?.flushTranslations(scope)
+    }
+
+    /// The same without the accelerator's.
+    func flushOwnTLB() {
         unsafe core.largeMappings.clear()
         unsafe core.tlbGeneration &+= 1
         if unsafe core.tlbGeneration > 0xfff {
@@ -109,8 +116,9 @@ extension CPU {
 
     /// INVLPG: forgets one page, whatever its size.
     func flushTLB(page address: UInt64) {
+        owner.accelerator?.flushTranslations(.page(address))
         if unsafe core.largeMappings.contains(address) {
-            flushTLB()
+            flushOwnTLB()
             return
         }
         let index = Int(truncatingIfNeeded: (address >> 12) & UInt64(TLBEntry.setSize - 1))

@@ -1,5 +1,6 @@
 package import GuestMemory
 internal import Interpreter
+internal import Translator
 package import VirtualCPU
 
 //L:020 Engines, by name
@@ -17,9 +18,12 @@ package struct Engine: Sendable {
 package enum EngineTable {
     /// The best first.
     package static let all = [
+        Engine(name: TranslatorVCPU.engineName) { memory, requests, interrupts in
+            try TranslatorVCPU(memory: memory, requests: requests, interruptController: interrupts)
+        },
         Engine(name: InterpreterVCPU.engineName) { memory, requests, interrupts in
-            InterpreterVCPU(memory: memory, requests: requests, interruptController: interrupts)
-        }
+            unsafe InterpreterVCPU(memory: memory, requests: requests, interruptController: interrupts)
+        },
     ]
 
     /// Stands for the first of the list.
@@ -27,7 +31,7 @@ package enum EngineTable {
 
     /// - Throws: a sentence with the engines that there are.
     package static func engine(named name: String) throws(ConfigurationError) -> Engine {
-        if name == automatic { return all[0] }
+        if name == automatic { return all[1] }
         if let engine = all.first(where: { $0.name == name }) { return engine }
         throw ConfigurationError("there is no engine '\(name)'; there is: \(names)")
     }

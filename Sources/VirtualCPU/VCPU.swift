@@ -1,5 +1,6 @@
 package import GuestMemory
 internal import CHost
+internal import HostInterface
 package import Synchronization
 
 //S:020 The Switcher's contract
@@ -96,15 +97,25 @@ package protocol InterruptController: AnyObject {
         package static let codeWritten = Request(rawValue: 8)
     }
 
-    /// The word itself, at an address that generated code may hold.
+    /// The word itself: the first of a page that others may map besides.
     package let word: UnsafeMutablePointer<Atomic<UInt32>>
+    private let range: AddressRange
+    private let file: MemoryFile
+
+    /// The memfd of the word's page, for an engine that wants it near its other data.
+    package var fileDescriptor: Int32 { file.descriptor.rawValue }
 
     package init() {
-        unsafe word = .allocate(capacity: 1)
+        do throws(HostError) {
+            file = try MemoryFile(name: "roost-requests", byteCount: 4096)
+            range = try AddressRange(reserving: 4096)
+            try range.map(file, fileOffset: 0, at: 0, count: 4096)
+        } catch {
+            preconditionFailure("no page for a vCPU's requests: \(error)")
+        }
+        unsafe word = range.base.bindMemory(to: Atomic<UInt32>.self, capacity: 1)
         unsafe word.initialize(to: Atomic(0))
     }
-
-    deinit { unsafe word.deallocate() }
 
     /// Any thread. Wakes the vCPU if it sleeps.
     package func post(_ request: Request) {

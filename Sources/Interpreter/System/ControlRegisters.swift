@@ -140,15 +140,19 @@ extension CPU {
 
     func setCR3(_ value: UInt64) throws(Stop) {
         var value = value
+        var keeps = false
         if state.efer & EFER.longModeActive != 0 {
-            // Bit 63 with PCIDs: the translations may be kept. We need not, and do not.
-            if state.cr4 & CR4.pcid != 0 { value &= ~(1 << 63) }
+            // Bit 63 with PCIDs: the translations may be kept. Our own TLB need not, and does not.
+            if state.cr4 & CR4.pcid != 0 {
+                keeps = value >> 63 != 0
+                value &= ~(1 << 63)
+            }
             if value & ~PhysicalAddress.mask != 0 { throw generalProtection() }
         } else if state.cr0 & CR0.paging != 0 && state.cr4 & CR4.physicalAddressExtension != 0 {
             try loadPageDirectoryPointers(value)
         }
         state.cr3 = value
-        flushTLB()
+        flushTLB(.addressSpace(keepsTranslations: keeps))
     }
 
     func setCR4(_ value: UInt64) throws(Stop) {

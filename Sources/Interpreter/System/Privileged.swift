@@ -240,7 +240,13 @@ extension CPU {
         if type > 3 { throw generalProtection() }
         if type <= 1 && (context >> 12 != 0 || state.cr4 & CR4.pcid == 0 && context != 0) { throw generalProtection() }
         if type == 0 && !isCanonical(linear) { throw generalProtection() }
-        flushTLB()
+        // SDM 2A, "INVPCID": one address, one PCID, all with the global ones, all but those.
+        switch type {
+        case 0: flushTLB(.pageOf(pcid: context, address: linear))
+        case 1: flushTLB(.context(pcid: context))
+        case 2: flushTLB()
+        default: flushTLB(.allContexts)
+        }
     }
 
     // MARK: Bases

@@ -1,0 +1,133 @@
+internal import Interpreter
+internal import X86
+
+//S:470 The price of an address
+//
+// Every access to the Guest's memory goes through this, and this is what the
+// Translator's speed is made of. EA is the address, T the table of reads or
+// of writes for the present privilege:
+//
+//      lea  r14, [EA]
+//      mov  r13, r14
+//      shr  r13, 8
+//      and  r13d, 0x3ff0           the page's slot, times 16
+//      xor  r14, [rsp + r13 + T]   with the slot's tag: the place in the page,
+//      cmp  r14, 4096 - bytes      if it is this page's, and if not, much more
+//      ja   slow
+//      mov  r13, [rsp + r13 + T + 8]
+//      op   [r13 + EA]
+//
+// One comparison asks two questions: is it the page, and does the access end
+// before the page does. All but the LEA, SHR, AND and the last load are off
+// the path that the data waits for.
+
+/// An operand's address in host registers.
+struct HostPlace {
+    var base: Int
+    var index = -1
+    var scale: UInt8 = 0
+    var displacement: Int32 = 0
+}
+
+extension BlockTranslator {
+    /// Where a Guest's register lives; -1: in the state.
+    func host(_ register: Int) -> Int { register == 4 ? Host.guestStack : register > 12 ? -1 : register }
+
+    /// R14 = the operand's linear address. Without a segment or bit index the flags stay.
+    func emitAddress(_ m: MemoryOperand, withBit: Bool = true) {
+        if m.isRIPRelative {
+            emitRIP(m.displacement)
+        } else {
+            var base = m.base, index = m.index
+            if base >= 0 {
+                base = host(base)
+                if base < 0 {
+                    unsafe e.load(Host.r14, Host.rsp, Int32(m.base * 8))
+                    base = Host.r14
+                }
+            }
+            if index >= 0 {
+                index = host(index)
+                if index < 0 {
+                    unsafe e.load(Host.r13, Host.rsp, Int32(m.index * 8))
+                    index = Host.r13
+                }
+            }
+            let displacement = Int32(truncatingIfNeeded: m.displacement)
+            if base < 0 && index < 0 {
+                unsafe e.constant(Host.r14, UInt64(bitPattern: m.displacement))
+            } else if index < 0 && displacement == 0 {
+                if base != Host.r14 { unsafe e.move(Host.r14, base) }
+            } else {
+                unsafe e.lea(Host.r14, base: base, index: index, scale: m.scale, displacement)
+            }
+        }
+        if m.segment != 0 { unsafe e.op(0x03, Host.r14, base: Host.rsp, StateOffsets.segmentBase(m.segment)) }
+        if withBit && m.bitIndex >= 0 {
+            let isWide = m.bytes == 8
+            let bit = host(m.bitIndex)
+            // mov or movsxd; then the word that the bit is in.
+            if isWide { unsafe e.move(Host.r13, bit) } else { unsafe e.op(0x63, Host.r13, rm: bit) }
+            unsafe e.shift(7, Host.r13, isWide ? 6 : 5)
+            unsafe e.lea(Host.r14, base: Host.r14, index: Host.r13, scale: isWide ? 3 : 2, 0)
+        }
+    }
+
+    /// The check, and the way to name the operand after it. The Guest's flags
+    /// are as they were, if anybody wants them. R13 is in use until the
+    /// access; R14 too, unless it was asked for.
+    func emitAccess(
+        _ index: Int, _ m: MemoryOperand, writes: Bool, freeR14: Bool, retry: UnsafeMutablePointer<UInt8>? = nil,
+        saves: Bool = true, restores: Bool = true
+    ) -> (place: HostPlace, cold: Int) {
+        let d = unsafe instruction(index).pointee
+        let isLive = d.liveBefore != 0
+        let retry = unsafe retry ?? e.at
+        if isLive && saves { unsafe e.saveFlags() }
+        emitAddress(m)
+        let tables = SoftTLB.tables(mode)
+        let table = writes ? tables.write : tables.read
+        unsafe e.move(Host.r13, Host.r14)
+        unsafe e.shift(5, Host.r13, 8)
+        unsafe e.immediate(4, Host.r13, 0x3ff0, wide: false)
+        unsafe e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+        unsafe e.immediate(7, Host.r14, Int32(4096 - m.bytes))
+        let isUnknown = unsafe e.jump(if: Condition.above)
+        var cold = unsafe Cold(.slow, index: index, place: isUnknown, back: retry)
+        if m.alignment > 1 {
+            unsafe e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
+            unsafe cold.place2 = unsafe e.jump(if: Condition.notEqual)
+        }
+        unsafe cold.operand = m
+        unsafe cold.info = SiteInfo(d, bytes: m.bytes, writes: writes, isAccess: true)
+
+        let place: HostPlace
+        let base = m.base < 0 || m.isRIPRelative ? -1 : host(m.base)
+        if base >= 0 && m.index < 0 && m.segment == 0 && m.bitIndex < 0 {
+            unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+            place = HostPlace(base: base, index: Host.r13, displacement: Int32(truncatingIfNeeded: m.displacement))
+        } else {
+            if m.bitIndex >= 0 {
+                // The instruction itself adds what the bit's number is worth.
+                unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+                emitAddress(m, withBit: false)
+            } else {
+                unsafe e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+                unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+            }
+            if freeR14 {
+                unsafe e.op(0x01, Host.r14, rm: Host.r13)  // add r13, r14
+                place = HostPlace(base: Host.r13)
+            } else {
+                place = HostPlace(base: Host.r13, index: Host.r14)
+            }
+        }
+        if isLive && restores { unsafe e.restoreFlags() }
+        unsafe colds.append(cold)
+        return unsafe (place, colds.count - 1)
+    }
+
+    /// To be called behind the access: a slow one that the Interpreter did goes on here.
+    func endAccess(_ cold: Int) { unsafe colds[cold].next = unsafe e.at }
+}
+//:

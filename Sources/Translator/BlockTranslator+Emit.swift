@@ -1,0 +1,226 @@
+internal import CZydis
+internal import Interpreter
+internal import X86
+
+//S:490 One by one
+//
+// What is not copied: the stack's instructions, because the Guest's RSP lives
+// in R15; divisions, which could fault in the middle of our code and are
+// looked at first; jumps; the interrupt flag, which is not the CPU's but the
+// vCPU's; and calls of the Interpreter for all the rest.
+//
+// Each instruction changes nothing before its last access has succeeded. A
+// slow access can therefore be handed over whole: the Interpreter runs the
+// instruction from its start, faults and devices included.
+
+extension BlockTranslator {
+    func emit(_ index: Int) {
+        switch unsafe instruction(index).pointee.kind {
+        case .plain: emitPlain(index)
+        case .memory: emitMemory(index)
+        case .address: emitLEA(index)
+        case .nothing: break
+        case .divide: emitDivide(index)
+        case .push: emitPush(index)
+        case .pop: emitPop(index)
+        case .leave: emitLeave(index)
+        case .jump:
+            unsafe emitDirectJump(
+                to: instruction(index).pointee.target, flagsLive: instruction(index).pointee.liveAfter)
+        case .jumpIf: emitConditional(index)
+        case .call: emitCall(index)
+        case .ret: emitReturn(index)
+        case .jumpIndirect: emitIndirectJump(index)
+        case .callIndirect: emitIndirectCall(index)
+        case .clearInterrupts, .setInterrupts: emitInterruptFlag(index)
+        case .interpret, .interpretLast: emitInterpreted(index)
+        }
+    }
+
+    // MARK: The Interpreter
+
+    /// Calls the Interpreter for this instruction.
+    func emitInterpreted(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        unsafe e.saveFlags()
+        if fixedPage != nil { emitCodePage() }
+        unsafe e.constant(Host.r13, UInt64(SiteInfo(d).word))
+        let back = unsafe e.at
+        unsafe e.call(to: runtime.slow)
+        // Five bytes that are never run: nothing is to be tried again.
+        unsafe e.jump(to: back)
+    }
+
+    /// Code that knows its page by heart tells it to those who don't.
+    func emitCodePage() {
+        guard let fixedPage else { return }
+        unsafe e.storeConstant(Host.rsp, StateOffsets.codePage, Int32(truncatingIfNeeded: Int64(bitPattern: fixedPage)))
+    }
+
+    // MARK: Division
+
+    /// #DE is found beforehand, or suspected: then the Interpreter divides.
+    func emitDivide(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let z = unsafe zydisInstruction(index)
+        let isWide = unsafe z.pointee.operand_width == 64
+        var memoryCold = -1
+        if d.memory.bytes == 0 {
+            if d.liveBefore != 0 { unsafe e.saveFlags() }
+        }
+        if d.memory.bytes > 0 {
+            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
+            unsafe e.op(
+                0x8b, Host.r13, base: access.place.base, index: access.place.index, scale: access.place.scale,
+                access.place.displacement, wide: isWide)
+            memoryCold = access.cold
+        } else {
+            let number = Int(d.named[0].number)
+            if host(number) < 0 {
+                unsafe e.load(Host.r13, Host.rsp, Int32(number * 8), wide: isWide)
+            } else {
+                unsafe e.move(Host.r13, host(number), wide: isWide)
+            }
+        }
+        var cold: Cold
+        if d.mnemonic == UInt16(truncatingIfNeeded: ZYDIS_MNEMONIC_DIV.rawValue) {
+            // The quotient fits if the upper half is below the divisor.
+            unsafe e.op(0x39, Host.r13, rm: Host.rdx, wide: isWide)  // cmp rdx, r13
+            unsafe cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.notBelow), back: e.at)
+        } else {
+            // It fits if the upper half only repeats the sign, but for 0 and −1.
+            unsafe e.move(Host.r14, Host.rax, wide: isWide)
+            unsafe e.shift(7, Host.r14, isWide ? 63 : 31, wide: isWide)
+            unsafe e.op(0x39, Host.r14, rm: Host.rdx, wide: isWide)
+            unsafe cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
+            unsafe e.lea(Host.r14, base: Host.r13, 1, wide: isWide)
+            unsafe e.immediate(7, Host.r14, 1, wide: isWide)
+            unsafe cold.place2 = unsafe e.jump(if: Condition.belowOrEqual)
+        }
+        unsafe e.rex(isWide, 0, -1, Host.r13)
+        let field: UInt8 = d.mnemonic == UInt16(truncatingIfNeeded: ZYDIS_MNEMONIC_DIV.rawValue) ? 6 : 7
+        unsafe e.bytes(0xf7, 0xc0 | field << 3 | UInt8(Host.r13 & 7))
+        unsafe cold.info = SiteInfo(d)
+        unsafe cold.next = unsafe e.at
+        unsafe colds.append(cold)
+        if memoryCold >= 0 { endAccess(memoryCold) }
+    }
+
+    // MARK: Stack
+
+    /// [RSP + displacement], eight bytes.
+    private func stackOperand(_ displacement: Int64) -> MemoryOperand {
+        var operand = MemoryOperand()
+        operand.base = 4
+        operand.displacement = displacement
+        operand.bytes = 8
+        return operand
+    }
+
+    func emitPush(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let retry = unsafe e.at
+        var sourceCold = -1
+        if d.memory.bytes > 0 {
+            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
+            sourceCold = access.cold
+            let p = access.place
+            unsafe e.op(0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale, p.displacement)
+            unsafe e.store(Host.r13, Host.rsp, Slot.operand)
+        }
+        let access = unsafe emitAccess(index, stackOperand(-8), writes: true, freeR14: true, retry: retry)
+        let p = access.place
+        if d.memory.bytes > 0 {
+            unsafe e.load(Host.r14, Host.rsp, Slot.operand)
+            unsafe e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
+        } else if d.namedCount > 0 {
+            var register = host(Int(d.named[0].number))
+            if register < 0 {
+                unsafe e.load(Host.r14, Host.rsp, Int32(d.named[0].number) * 8)
+                register = Host.r14
+            }
+            unsafe e.op(0x89, register, base: p.base, index: p.index, p.displacement)
+        } else {
+            unsafe e.rex(true, 0, p.index, p.base)
+            unsafe e.byte(0xc7)
+            unsafe e.memory(0, base: p.base, index: p.index, p.displacement)
+            unsafe e.word(Int32(truncatingIfNeeded: d.immediate))
+        }
+        unsafe e.lea(Host.guestStack, base: Host.guestStack, -8)
+        endAccess(access.cold)
+        if sourceCold >= 0 { endAccess(sourceCold) }
+    }
+
+    func emitPop(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let access = unsafe emitAccess(index, stackOperand(0), writes: false, freeR14: true)
+        let p = access.place
+        let number = Int(d.named[0].number)
+        let register = host(number)
+        if number == 4 {
+            unsafe e.op(0x8b, Host.guestStack, base: p.base, index: p.index, p.displacement)
+        } else {
+            unsafe e.op(0x8b, register < 0 ? Host.r14 : register, base: p.base, index: p.index, p.displacement)
+            if register < 0 { unsafe e.store(Host.r14, Host.rsp, Int32(number * 8)) }
+            unsafe e.lea(Host.guestStack, base: Host.guestStack, 8)
+        }
+        endAccess(access.cold)
+    }
+
+    func emitLeave(_ index: Int) {
+        var operand = stackOperand(0)
+        operand.base = 5
+        let access = unsafe emitAccess(index, operand, writes: false, freeR14: true)
+        let p = access.place
+        unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
+        unsafe e.lea(Host.guestStack, base: Host.rbp, 8)
+        unsafe e.move(Host.rbp, Host.r14)
+        endAccess(access.cold)
+    }
+
+    // MARK: Interrupt flag
+
+    /// CLI and STI at CPL 0, where IOPL cannot forbid them. STI's shadow of one
+    /// instruction comes by itself: requests are looked at where blocks begin.
+    func emitInterruptFlag(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let isLive = d.liveBefore != 0
+        if isLive { unsafe e.saveFlags() }
+        let sets = d.kind == .setInterrupts
+        unsafe e.immediate(sets ? 1 : 4, Host.rsp, offsets.rflags, value: sets ? 0x200 : ~0x200)
+        unsafe e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
+        if isLive { unsafe e.restoreFlags() }
+    }
+
+    // MARK: Behind the block
+
+    func emitCold(_ cold: Cold) {
+        unsafe e.patchHere(cold.place)
+        if let place2 = unsafe cold.place2 { unsafe e.patchHere(place2) }
+        let d = unsafe instruction(cold.index).pointee
+        switch unsafe cold.kind {
+        case .poll:
+            unsafe e.load(Host.r13, Host.rsp, Layout.requestWord, wide: false)
+            unsafe e.op(0x85, Host.r13, base: Host.rsp, offsets.pollMask, wide: false)  // test
+            let isMasked = unsafe e.jump(if: Condition.equal)
+            unsafe Emitter.patch(isMasked, to: cold.back)
+            unsafe emitRIP(Int64(instruction(0).pointee.offset))
+            unsafe e.jump(to: runtime.leave)
+        case .slow:
+            // The check may have failed after it spoiled R13 and R14: nothing else.
+            if fixedPage != nil { emitCodePage() }
+            if let operand = unsafe cold.operand { emitAddress(operand) }
+            unsafe e.constant(Host.r13, UInt64(cold.info?.word ?? SiteInfo(d).word))
+            unsafe e.call(to: runtime.slow)
+            unsafe e.jump(to: cold.back)
+            if let next = unsafe cold.next { unsafe e.jump(to: next) }
+        case .link: unsafe emitLink(cold)
+        case .miss: unsafe emitMiss(cold)
+        case .crossJump:
+            unsafe e.saveFlags()
+            unsafe emitRIP(cold.target)
+            unsafe emitJumpTable(cold.index)
+        }
+    }
+}
+//:

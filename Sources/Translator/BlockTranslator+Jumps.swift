@@ -1,0 +1,195 @@
+internal import Interpreter
+internal import X86
+
+//S:500 Where to next
+//
+// A jump within its page leads to code of the same physical page, whatever
+// page tables say: it is linked once and for all. So are jumps between the
+// kernel's pages, which lie still, until something is flushed that may have
+// moved them. A program's jump into another page, a return, a jump through a
+// register, ask a table that is indexed by RIP:
+//
+//      and  r13d, mask            (R14 = target)
+//      cmp  r14, [rsp + r13·8 + tags]
+//      jne  miss
+//      jmp  [rsp + r13·8 + codes]
+//
+// On today's CPUs, whose predictors go by the path that led here, this is as
+// quick for a return as the return itself. Flags do not survive the AND: they
+// are put into their slot first, and a block that wants them takes them out.
+
+extension BlockTranslator {
+    private var isUser: Bool { mode.contains(.user) }
+
+    private func isInPage(_ target: Int64) -> Bool { target >= 0 && target < 4096 }
+
+    /// To a place that is known by its distance from the page.
+    func emitDirectJump(to target: Int64, flagsLive: UInt32, viaSlot: Bool = false) {
+        if isInPage(target) || fixedPage != nil {
+            var cold = unsafe Cold(.link, index: count - 1, place: e.jump(), back: e.at)
+            unsafe cold.target = target
+            unsafe cold.viaSlot = viaSlot
+            unsafe colds.append(cold)
+        } else {
+            if flagsLive != 0 && !viaSlot { unsafe e.saveFlags() }
+            emitRIP(target)
+            emitJumpTable(count - 1)
+        }
+    }
+
+    func emitConditional(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let place = unsafe e.jump(if: d.condition)
+        var cold = unsafe Cold(
+            isInPage(d.target) || fixedPage != nil ? .link : .crossJump, index: index, place: place, back: e.at)
+        unsafe cold.target = d.target
+        unsafe colds.append(cold)
+    }
+
+    /// To RIP in R14, flags in their slot.
+    func emitJumpTable(_ index: Int, release: Int32 = 0, mayFault: Bool = false) {
+        unsafe e.move(Host.r13, Host.r14, wide: false)
+        let table = SoftTLB.jumpTable(mode)
+        unsafe e.immediate(4, Host.r13, Int32(table.count - 1), wide: false)
+        unsafe e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.tags)
+        var cold = unsafe Cold(.miss, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
+        unsafe cold.release = release
+        unsafe cold.mayFault = mayFault
+        if release != 0 { unsafe e.lea(Host.guestStack, base: Host.guestStack, release) }
+        if isUser {
+            // Where the code finds its page.
+            unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
+            unsafe e.immediate(4, Host.r14, -4096)
+            unsafe e.store(Host.r14, Host.rsp, StateOffsets.codePage)
+            unsafe e.jump(register: Host.r13)
+        } else {
+            unsafe e.rex(false, 4, Host.r13, Host.rsp)
+            unsafe e.byte(0xff)
+            unsafe e.memory(4, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
+        }
+        unsafe colds.append(cold)
+    }
+
+    /// The table does not know the target. One that is not canonical is the
+    /// instruction's own fault, so that nothing may be done yet.
+    func emitMiss(_ cold: Cold) {
+        guard unsafe cold.mayFault else {
+            unsafe e.jump(to: runtime.lookup)
+            return
+        }
+        unsafe e.move(Host.r13, Host.r14)
+        unsafe e.shift(7, Host.r13, 47)
+        unsafe e.lea(Host.r13, base: Host.r13, 1)
+        unsafe e.immediate(7, Host.r13, 1)
+        let isCanonical = unsafe e.jump(if: Condition.belowOrEqual)
+        if fixedPage != nil { emitCodePage() }
+        unsafe e.constant(Host.r13, UInt64(SiteInfo(instruction(cold.index).pointee).word))
+        let back = unsafe e.at
+        unsafe e.call(to: runtime.slow)
+        unsafe e.jump(to: back)
+        unsafe e.patchHere(isCanonical)
+        if unsafe cold.release != 0 { unsafe e.lea(Host.guestStack, base: Host.guestStack, cold.release) }
+        unsafe e.jump(to: runtime.lookup)
+    }
+
+    /// A direct jump, the first time.
+    func emitLink(_ cold: Cold) {
+        let isFixed = fixedPage != nil
+        let target = unsafe isFixed ? Int64(bitPattern: fixedPage! &+ UInt64(bitPattern: cold.target)) : cold.target
+        let number = unsafe store.add(
+            Link(
+                place: cold.place, unlinked: e.at, target: target, isRelative: !isFixed,
+                isCross: !isInPage(cold.target), viaSlot: cold.viaSlot, page: physicalPage >> 12))
+        unsafe e.constant(Host.r13, UInt64(number))
+        unsafe e.jump(to: cold.viaSlot ? runtime.linkViaSlot : runtime.link)
+    }
+
+    // MARK: Calls and returns
+
+    private func pushOperand() -> MemoryOperand {
+        var operand = MemoryOperand()
+        operand.base = 4
+        operand.displacement = -8
+        operand.bytes = 8
+        return operand
+    }
+
+    /// Stores the return address where the check has said, and moves RSP.
+    private func emitPushReturn(_ d: Decoded, _ p: HostPlace) {
+        let offset = Int64(d.offset) + Int64(d.length)
+        if let fixedPage, let short = Int32(exactly: Int64(bitPattern: fixedPage &+ UInt64(bitPattern: offset))) {
+            unsafe e.rex(true, 0, p.index, p.base)
+            unsafe e.byte(0xc7)
+            unsafe e.memory(0, base: p.base, index: p.index, p.displacement)
+            unsafe e.word(short)
+        } else {
+            emitRIP(offset)
+            unsafe e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
+        }
+        unsafe e.lea(Host.guestStack, base: Host.guestStack, -8)
+    }
+
+    func emitCall(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let isNear = isInPage(d.target)
+        let access = unsafe emitAccess(index, pushOperand(), writes: true, freeR14: true, restores: isNear)
+        emitPushReturn(d, access.place)
+        emitDirectJump(to: d.target, flagsLive: d.liveAfter, viaSlot: !isNear)
+    }
+
+    func emitReturn(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        var operand = pushOperand()
+        operand.displacement = 0
+        // The flags go into their slot here, and stay there.
+        let access = unsafe emitAccess(index, operand, writes: false, freeR14: true, restores: false)
+        let p = access.place
+        unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
+        emitJumpTable(index, release: Int32(8 + d.immediate), mayFault: true)
+    }
+
+    /// R14 = where an indirect branch leads.
+    private func emitTarget(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        if d.memory.bytes > 0 {
+            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false, restores: false)
+            let p = access.place
+            unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, scale: p.scale, p.displacement)
+            return
+        }
+        unsafe e.saveFlags()
+        let number = Int(d.named[0].number)
+        if host(number) < 0 {
+            unsafe e.load(Host.r14, Host.rsp, Int32(number * 8))
+        } else {
+            unsafe e.move(Host.r14, host(number))
+        }
+    }
+
+    func emitIndirectJump(_ index: Int) {
+        emitTarget(index)
+        emitJumpTable(index, mayFault: true)
+    }
+
+    /// The target must be canonical before anything is pushed.
+    func emitIndirectCall(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let retry = unsafe e.at
+        emitTarget(index)
+        unsafe e.store(Host.r14, Host.rsp, Slot.operand)
+        unsafe e.move(Host.r13, Host.r14)
+        unsafe e.shift(7, Host.r13, 47)
+        unsafe e.lea(Host.r13, base: Host.r13, 1)
+        unsafe e.immediate(7, Host.r13, 1)
+        var cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.above), back: retry)
+        unsafe cold.info = SiteInfo(d)
+        unsafe colds.append(cold)
+        // The flags are in their slot already.
+        let access = unsafe emitAccess(
+            index, pushOperand(), writes: true, freeR14: true, retry: retry, saves: false, restores: false)
+        emitPushReturn(d, access.place)
+        unsafe e.load(Host.r14, Host.rsp, Slot.operand)
+        emitJumpTable(index)
+    }
+}
+//:

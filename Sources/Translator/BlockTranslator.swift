@@ -1,0 +1,313 @@
+internal import CZydis
+internal import GuestMemory
+internal import Interpreter
+internal import X86
+
+//S:460 A block, in three passes
+//
+// First forward: instructions are decoded until one that cannot go on to the
+// next, the page's end, or sixty-four. Jumps that may not be taken do not end
+// a block; they are its side exits. Then backward, to find where the Guest's
+// flags are still wanted: our own checks of addresses change the CPU's. Then
+// forward again, writing.
+//
+// What runs seldom (an address that the TLB does not know, a jump that has no
+// target yet) is written behind the block: the CPU that runs the block in the
+// common case reads one straight line.
+
+/// What a stub is told about the instruction that called it, in one word.
+struct SiteInfo {
+    var word: UInt32
+
+    init(_ decoded: Decoded, bytes: Int = 0, writes: Bool = false, isAccess: Bool = false) {
+        word =
+            UInt32(decoded.offset) | UInt32(decoded.length) << 12 | UInt32(bytes) << 16
+            | (writes ? 1 << 24 : 0) | (isAccess ? 1 << 25 : 0) | (decoded.kind.endsBlock ? 1 << 26 : 0)
+    }
+
+    init(word: UInt32) { self.word = word }
+
+    /// The instruction's place in its page, and how long it is.
+    var offset: UInt64 { UInt64(word & 0xfff) }
+    var length: UInt64 { UInt64(word >> 12 & 15) }
+    var bytes: Int { Int(word >> 16 & 0xff) }
+    var writes: Bool { word & 1 << 24 != 0 }
+    /// There is an address that the TLB does not know; otherwise the Interpreter is wanted.
+    var isAccess: Bool { word & 1 << 25 != 0 }
+    /// The code behind it is not the next instruction's.
+    var isLast: Bool { word & 1 << 26 != 0 }
+}
+
+/// Translates one block at a time.
+@safe final class BlockTranslator {
+    static let maximumInstructions = 64
+
+    let store: CodeStore
+    let runtime: Runtime
+    let offsets: StateOffsets
+    let classifier: Classifier
+    /// Every flag counts as wanted everywhere: slower, and exact in every fault's frame.
+    let strictFlags: Bool
+
+    private let zydis: UnsafeMutablePointer<ZydisDecoder>
+    private let instructions: UnsafeMutablePointer<ZydisDecodedInstruction>
+    private let operands: UnsafeMutablePointer<ZydisDecodedOperand>
+    private let decoded: UnsafeMutablePointer<Decoded>
+    private let aheadInstruction: UnsafeMutablePointer<ZydisDecodedInstruction>
+    /// The page's bytes, copied: the Guest may change them while we read.
+    private let page: UnsafeMutablePointer<UInt8>
+    private(set) var count = 0
+
+    // The block being written.
+    var e: Emitter
+    var mode: TranslationMode = []
+    /// The page's virtual address, where it is written into the code.
+    var fixedPage: UInt64?
+    var physicalPage: UInt64 = 0
+    var colds: [Cold] = unsafe []
+    /// Offsets in the page past the block that liveness was read from.
+    private var dependsOn: (low: Int, high: Int) = (0, 0)
+
+    private(set) var translatedInstructions: UInt64 = 0
+    private(set) var translatedBytes: UInt64 = 0
+
+    init(store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
+        self.store = store
+        unsafe self.runtime = unsafe runtime
+        self.offsets = offsets
+        self.strictFlags = strictFlags
+        classifier = Classifier(features: features)
+        unsafe zydis = .allocate(capacity: 1)
+        unsafe zydis.initialize(to: ZydisDecoder())
+        let status = unsafe ZydisDecoderInit(zydis, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)
+        precondition(status & 0x8000_0000 == 0, "Zydis refused a decoder mode")
+        unsafe instructions = .allocate(capacity: Self.maximumInstructions)
+        unsafe operands = .allocate(capacity: Self.maximumInstructions * Int(ZYDIS_MAX_OPERAND_COUNT))
+        unsafe decoded = .allocate(capacity: Self.maximumInstructions)
+        unsafe decoded.initialize(repeating: Decoded(), count: Self.maximumInstructions)
+        unsafe aheadInstruction = .allocate(capacity: 1)
+        unsafe page = .allocate(capacity: 4096 + 16)
+        unsafe page.initialize(repeating: 0, count: 4096 + 16)
+        unsafe e = unsafe store.emitter()
+        unsafe colds.reserveCapacity(256)
+    }
+
+    deinit {
+        unsafe zydis.deallocate()
+        unsafe instructions.deallocate()
+        unsafe operands.deallocate()
+        unsafe decoded.deallocate()
+        unsafe aheadInstruction.deallocate()
+        unsafe page.deallocate()
+    }
+
+    // MARK: Passes
+
+    /// Translates from `physical`; `virtualPage` is where its page is mapped now.
+    /// Every block has at least one instruction, if only one for the Interpreter.
+    func translate(
+        physical: UInt64, bytes source: UnsafeRawPointer, virtualPage: UInt64, key: BlockKey, mode: TranslationMode,
+        isFixed: Bool
+    ) -> Int32 {
+        self.mode = mode
+        fixedPage = isFixed ? virtualPage : nil
+        physicalPage = physical & ~0xfff
+        let start = Int(physical & 0xfff)
+        unsafe UnsafeMutableRawPointer(page).copyMemory(from: source, byteCount: 4096)
+        dependsOn = (start, start + 1)
+        let end = decode(from: start)
+        findLiveFlags(end: end)
+
+        unsafe e = unsafe store.emitter()
+        unsafe colds.removeAll(keepingCapacity: true)
+        var block = Block(
+            key: key, entry: 0, direct: 0, staleEntry: 0, staleDirect: 0, start: 0, end: 0)
+        emitHead(start: start, &block)
+        for index in 0..<count { emit(index) }
+        if unsafe !decoded[count - 1].kind.endsBlock {
+            unsafe emitDirectJump(to: Int64(end), flagsLive: decoded[count - 1].liveAfter)
+        }
+        emitStale(start: start, &block)
+        var cold = 0
+        while unsafe cold < colds.count {
+            unsafe emitCold(colds[cold])
+            cold += 1
+        }
+        unsafe store.advance(to: e)
+        block.start = UInt16(min(dependsOn.low, 4095))
+        block.end = UInt16(min(max(dependsOn.high, end), 4096))
+        translatedInstructions &+= UInt64(count)
+        translatedBytes &+= UInt64(end - start)
+        return store.add(block)
+    }
+
+    func zydisInstruction(_ index: Int) -> UnsafePointer<ZydisDecodedInstruction> {
+        unsafe UnsafePointer(instructions + index)
+    }
+    func instruction(_ index: Int) -> UnsafeMutablePointer<Decoded> { unsafe decoded + index }
+    func codeBytes(_ offset: UInt16) -> UnsafePointer<UInt8> { unsafe UnsafePointer(page + Int(offset)) }
+
+    /// Returns the offset past the last.
+    private func decode(from start: Int) -> Int {
+        var offset = start
+        count = 0
+        while count < Self.maximumInstructions && offset < 4096 {
+            let instruction = unsafe instructions + count
+            let operand = unsafe operands + count * Int(ZYDIS_MAX_OPERAND_COUNT)
+            let status = unsafe ZydisDecoderDecodeFull(
+                zydis, page + offset, ZyanUSize(min(15, 4096 - offset)), instruction, operand)
+            let d = unsafe decoded + count
+            unsafe d.pointee = Decoded()
+            unsafe d.pointee.offset = UInt16(offset)
+            guard status & 0x8000_0000 == 0 else {
+                // Into the next page, or no instruction at all. Only alone, so that
+                // it is fetched when it is its turn.
+                if count > 0 { break }
+                unsafe d.pointee.kind = .interpretLast
+                unsafe d.pointee.length = 1
+                count = 1
+                return min(offset + 15, 4096)
+            }
+            unsafe classifier.classify(instruction, operand, mode: mode, &d.pointee)
+            count += 1
+            unsafe offset += Int(d.pointee.length)
+            if unsafe d.pointee.kind.endsBlock { break }
+        }
+        return offset
+    }
+
+    // MARK: Flags
+
+    private func findLiveFlags(end: Int) {
+        let last = count - 1
+        var live = Flags.all
+        if unsafe !decoded[last].kind.endsBlock { live = liveFlags(at: Int64(end)) }
+        for index in stride(from: last, through: 0, by: -1) {
+            let d = unsafe decoded + index
+            switch unsafe d.pointee.kind {
+            case .jumpIf: unsafe live |= liveFlags(at: d.pointee.target)
+            case .jump, .call: live = unsafe liveFlags(at: d.pointee.target)
+            case .ret, .jumpIndirect, .callIndirect, .interpretLast: live = Flags.all
+            default: break
+            }
+            unsafe d.pointee.liveAfter = live
+            live = unsafe live & ~d.pointee.writes | d.pointee.reads
+            if strictFlags { live = Flags.all }
+            unsafe d.pointee.liveBefore = live
+        }
+    }
+
+    /// Which flags code at this place of the page may read before it writes them.
+    private func liveFlags(at target: Int64) -> UInt32 {
+        guard target >= 0, target < 4096, !strictFlags else { return Flags.all }
+        var offset = Int(target)
+        var unknown = Flags.all
+        var live: UInt32 = 0
+        var info = Decoded()
+        for _ in 0..<8 {
+            guard offset < 4096 else { break }
+            let status = unsafe ZydisDecoderDecodeInstruction(
+                zydis, nil, page + offset, ZyanUSize(min(15, 4096 - offset)), aheadInstruction)
+            guard status & 0x8000_0000 == 0 else { break }
+            info.reads = 0
+            info.writes = 0
+            unsafe classifier.flags(UnsafePointer(aheadInstruction), &info)
+            switch unsafe aheadInstruction.pointee.meta.category {
+            case ZYDIS_CATEGORY_COND_BR, ZYDIS_CATEGORY_UNCOND_BR, ZYDIS_CATEGORY_CALL, ZYDIS_CATEGORY_RET,
+                ZYDIS_CATEGORY_SYSCALL, ZYDIS_CATEGORY_SYSRET, ZYDIS_CATEGORY_INTERRUPT, ZYDIS_CATEGORY_SYSTEM:
+                return depend(on: offset, from: target, live | unknown)
+            default: break
+            }
+            unsafe offset += Int(aheadInstruction.pointee.length)
+            live |= info.reads & unknown
+            unknown &= ~info.writes
+            if unknown == 0 { break }
+        }
+        return depend(on: offset, from: target, live | unknown)
+    }
+
+    /// What was read ahead must not change without us.
+    private func depend(on end: Int, from target: Int64, _ live: UInt32) -> UInt32 {
+        if live != Flags.all {
+            dependsOn.low = min(dependsOn.low, Int(target))
+            dependsOn.high = max(dependsOn.high, end)
+        }
+        return live
+    }
+
+    // MARK: Head
+
+    private func emitHead(start: Int, _ block: inout Block) {
+        unsafe e.align(16)
+        block.entry = unsafe e.address
+        let live = unsafe decoded[0].liveBefore
+        if live != 0 { unsafe e.restoreFlags() }
+        block.direct = unsafe e.address
+        // Somebody calls? With the flags wanted, they are put aside first.
+        if live != 0 { unsafe e.saveFlags() }
+        unsafe e.immediate(7, Host.rsp, Layout.requestWord, value: 0)
+        let isCalled = unsafe e.jump(if: Condition.notEqual)
+        unsafe colds.append(Cold(.poll, index: 0, place: isCalled, back: e.at))
+        if live != 0 { unsafe e.restoreFlags() }
+    }
+
+    /// Where the entries lead when the block has died: the code is looked up anew.
+    private func emitStale(start: Int, _ block: inout Block) {
+        block.staleDirect = unsafe e.address
+        if unsafe decoded[0].liveBefore != 0 { unsafe e.saveFlags() }
+        block.staleEntry = unsafe e.address
+        emitRIP(Int64(start))
+        unsafe e.jump(to: runtime.lookup)
+    }
+
+    /// R14 = RIP of this place of the page; the flags stay.
+    func emitRIP(_ offset: Int64) {
+        if let fixedPage {
+            unsafe e.constant(Host.r14, fixedPage &+ UInt64(bitPattern: offset))
+        } else {
+            unsafe e.load(Host.r14, Host.rsp, StateOffsets.codePage)
+            unsafe e.lea(Host.r14, base: Host.r14, Int32(truncatingIfNeeded: offset))
+        }
+    }
+}
+//:
+
+/// Code that is written behind the block.
+@unsafe struct Cold {
+    enum Kind {
+        /// The request word is set.
+        case poll
+        /// The TLB does not know an address, or the Interpreter is wanted.
+        case slow
+        /// A direct jump without a target yet.
+        case link
+        /// A jump that the jump table does not know: to RIP in R14.
+        case miss
+        /// A conditional jump of a program's into another page.
+        case crossJump
+    }
+
+    var kind: Kind
+    var index: Int
+    /// The jump that leads here, and a second one.
+    var place: UnsafeMutablePointer<UInt8>
+    var place2: UnsafeMutablePointer<UInt8>?
+    /// Where to go on: the instruction once more; the next.
+    var back: UnsafeMutablePointer<UInt8>
+    var next: UnsafeMutablePointer<UInt8>?
+    var operand: MemoryOperand?
+    var info: SiteInfo?
+    var target: Int64 = 0
+    var viaSlot = false
+    /// Added to RSP before a miss is looked up.
+    var release: Int32 = 0
+    /// The instruction itself faults if the target is not canonical.
+    var mayFault = false
+
+    init(_ kind: Kind, index: Int, place: UnsafeMutablePointer<UInt8>, back: UnsafeMutablePointer<UInt8>) {
+        unsafe self.kind = kind
+        unsafe self.index = index
+        unsafe self.place = unsafe place
+        unsafe self.back = unsafe back
+    }
+}

@@ -1,0 +1,116 @@
+internal import GuestMemory
+internal import HostInterface
+internal import Interpreter
+internal import VirtualCPU
+internal import X86
+
+//S:410 One pointer for everything
+//
+// Translated code has the Guest's registers in the Host's, and needs to reach
+// the rest (what does not fit, the software TLB, the word through which other
+// threads call) without giving up many of them. It gives up one: RSP, which
+// is the context's address. Everything is `[rsp + constant]`, a call goes just
+// below it, and a signal that the Host gets finds a stack where it expects
+// one: at no time is a number that the Guest chose in the Host's RSP.
+//
+//      rsp - 64 KiB   room for calls and signal frames
+//      rsp            the Interpreter's core, the vCPU's state first in it
+//          + 0x3000   slots: see `Slot`
+//          + 0x4000   the request word's page
+//          + 0x5000   TLB of supervisor pages, then the kernel's jump table
+//          + 0x2d000  TLBs and jump table of one address space
+//
+// The last part is there once for each of eight address spaces. All else is
+// shared between eight images of the whole, which are mappings of one memfd:
+// to switch to another PCID is to load another RSP, and what the TLB knew of
+// the last one is still there when it comes back.
+
+/// Byte offsets from RSP while translated code runs.
+enum Layout {
+    static let stackBytes = 0x10000
+    static let slots: Int32 = 0x3000
+    static let requestWord: Int32 = 0x4000
+    static let kernelRead: Int32 = 0x5000
+    static let kernelWrite: Int32 = 0x9000
+    static let kernelTags: Int32 = 0xd000
+    static let kernelCodes: Int32 = 0x1d000
+    static let space: Int32 = 0x2d000
+    static let userRead: Int32 = space
+    static let userWrite: Int32 = space + 0x4000
+    static let openRead: Int32 = space + 0x8000
+    static let openWrite: Int32 = space + 0xc000
+    static let userTags: Int32 = space + 0x10000
+    static let userCodes: Int32 = space + 0x18000
+    static let openTags: Int32 = space + 0x20000
+    static let openCodes: Int32 = space + 0x28000
+    static let end: Int32 = space + Int32(spaceBytes)
+    static let spaceBytes = 0x30000
+    static let spaceCount = 8
+
+    static let tlbEntries = 1024
+    static let kernelJumps = 8192
+    static let userJumps = 4096
+}
+
+/// Eight bytes each, at `Layout.slots`.
+enum Slot {
+    /// RSP of the function that entered translated code.
+    static let hostStack = Layout.slots
+    /// Arithmetic flags as LAHF and SETO AL leave them in EAX.
+    static let flags = Layout.slots + 8
+    static let temporary = Layout.slots + 16
+    /// A value that waits while the second operand's page is looked up.
+    static let operand = Layout.slots + 24
+    /// What a stub was told, see `SiteInfo`.
+    static let info = Layout.slots + 32
+    static let address = Layout.slots + 40
+    static let returnAddress = Layout.slots + 48
+    /// RSP to go on with: the image of the present address space.
+    static let image = Layout.slots + 56
+    /// The `Translator`.
+    static let owner = Layout.slots + 64
+}
+
+/// One page in a TLB that generated code reads.
+struct SoftTLBEntry: BitwiseCopyable {
+    /// The page's linear address.
+    var tag: UInt64
+    /// Host address − linear address.
+    var addend: UInt64 = 0
+
+    /// An entry for no address: whatever is looked up in slot `index` has that
+    /// number in bits 12…21 of its address, canonical or not, and this tag has not.
+    static func empty(_ index: Int) -> SoftTLBEntry { SoftTLBEntry(tag: UInt64(index ^ 1) &<< 12) }
+}
+
+/// The memory behind the layout: eight images of one context.
+@safe final class ContextImages {
+    private let range: AddressRange
+    private let file: MemoryFile
+    static let stride = (Layout.stackBytes + Int(Layout.end) + 0xffff) & ~0xffff
+
+    /// - Parameter requests: the file with the request word at its start.
+    init(requests: Int32) throws(HostError) {
+        let shared = Layout.stackBytes + Int(Layout.space)
+        let file = try MemoryFile(
+            name: "roost-vcpu", byteCount: shared + Layout.spaceCount * Layout.spaceBytes)
+        let range = try AddressRange(reserving: Self.stride * Layout.spaceCount)
+        for number in 0..<Layout.spaceCount {
+            let start = number * Self.stride
+            try range.map(file, fileOffset: 0, at: start, count: shared)
+            try range.map(
+                file, fileOffset: shared + number * Layout.spaceBytes, at: start + shared, count: Layout.spaceBytes)
+            try range.map(
+                descriptor: requests, fileOffset: 0, at: start + Layout.stackBytes + Int(Layout.requestWord),
+                count: 4096)
+        }
+        self.file = file
+        self.range = range
+    }
+
+    /// What RSP is in this address space.
+    func base(_ number: Int) -> UnsafeMutableRawPointer {
+        unsafe range.base + number * Self.stride + Layout.stackBytes
+    }
+}
+//:

@@ -1,0 +1,296 @@
+internal import GuestMemory
+internal import Interpreter
+internal import X86
+
+//S:430 Eight address spaces at once
+//
+// A Guest's kernel switches between programs by writing CR3, and with PCIDs it
+// says, by bit 63, that what the TLB knows of the new one is still true. QEMU's
+// TCG of Debian 12 knows no PCIDs and forgets everything each time: 54 µs for
+// a byte through a pipe and back. We have eight sets of what belongs to one
+// address space, each in an image of its own (S:410), and a PCID has one until
+// eight others have come by. The kernel's global pages are in a table that all
+// images share.
+//
+// What a set was filled with is written down, so that emptying it costs what
+// filling it did, and not 64 KiB of stores.
+
+/// The TLBs and jump tables of one vCPU, as the images hold them.
+@safe final class SoftTLB {
+    private struct Space {
+        /// The PCID, and what CR3 was with it.
+        var pcid = UInt64.max
+        var cr3: UInt64 = 0
+        var lastUse: UInt64 = 0
+        /// Pages whose code the jump table knows, as a set of hashes.
+        var codePages = PageFilter()
+        var largePages = PageFilter()
+        var jumpsUsed = false
+    }
+
+    private let images: ContextImages
+    private var spaces = [Space](repeating: Space(), count: Layout.spaceCount)
+    private var uses: UInt64 = 0
+    private(set) var current = 0
+    private var kernelCode = PageFilter()
+    private var kernelLarge = PageFilter()
+    /// Supervisor pages that are not global were entered among those that are.
+    private var kernelHasLocal = false
+    private let ram: RAMView
+
+    /// For --verbose.
+    private(set) var fills: UInt64 = 0
+    private(set) var flushes: UInt64 = 0
+
+    init(images: ContextImages, ram: RAMView) {
+        self.images = images
+        self.ram = ram
+        for number in 0..<Layout.spaceCount { emptySpace(number) }
+        emptyKernel()
+    }
+
+    /// RSP for translated code.
+    var image: UnsafeMutableRawPointer { unsafe images.base(current) }
+
+    // MARK: Tables
+
+    private func table(_ offset: Int32, of space: Int) -> UnsafeMutablePointer<SoftTLBEntry> {
+        unsafe (images.base(space) + Int(offset)).assumingMemoryBound(to: SoftTLBEntry.self)
+    }
+
+    private func jumps(_ offset: Int32, of space: Int) -> UnsafeMutablePointer<UInt64> {
+        unsafe (images.base(space) + Int(offset)).assumingMemoryBound(to: UInt64.self)
+    }
+
+    private func empty(_ offset: Int32, of space: Int) {
+        let entries = unsafe table(offset, of: space)
+        for index in 0..<Layout.tlbEntries { unsafe entries[index] = .empty(index) }
+    }
+
+    /// No RIP of slot n has other low bits than n.
+    private func emptyJumps(_ offset: Int32, _ count: Int, of space: Int) {
+        let tags = unsafe jumps(offset, of: space)
+        unsafe tags.update(repeating: 0, count: count)
+        unsafe tags[0] = 1
+    }
+
+    private func emptySpace(_ number: Int) {
+        for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
+            empty(offset, of: number)
+        }
+        spaces[number].largePages = PageFilter()
+        emptySpaceJumps(number)
+    }
+
+    private func emptySpaceJumps(_ number: Int) {
+        emptyJumps(Layout.userTags, Layout.userJumps, of: number)
+        emptyJumps(Layout.openTags, Layout.userJumps, of: number)
+        spaces[number].codePages = PageFilter()
+    }
+
+    private func emptyKernel() {
+        empty(Layout.kernelRead, of: 0)
+        empty(Layout.kernelWrite, of: 0)
+        kernelLarge = PageFilter()
+        kernelHasLocal = false
+        emptyKernelJumps()
+    }
+
+    private func emptyKernelJumps() {
+        emptyJumps(Layout.kernelTags, Layout.kernelJumps, of: 0)
+        kernelCode = PageFilter()
+    }
+
+    // MARK: Data
+
+    /// Offsets of the tables that this mode reads and writes through.
+    static func tables(_ mode: TranslationMode) -> (read: Int32, write: Int32) {
+        if mode.contains(.user) { return (Layout.userRead, Layout.userWrite) }
+        if mode.contains(.open) { return (Layout.openRead, Layout.openWrite) }
+        return (Layout.kernelRead, Layout.kernelWrite)
+    }
+
+    /// Enters what a walk has found; false if accesses to the page must not go unseen.
+    func fill(_ address: UInt64, _ translation: Translation, mode: TranslationMode, write: Bool) -> Bool {
+        let frame = translation.physical & ~0xfff
+        guard let page = unsafe ram.hostPointer(GuestPhysicalAddress(frame), 4096) else { return false }
+        let mayWrite = translation.writable && !ram.isCode(page: frame >> 12)
+        if write && !mayWrite { return false }
+        fills &+= 1
+        let tag = address & ~0xfff
+        let entry = SoftTLBEntry(tag: tag, addend: UInt64(UInt(bitPattern: page)) &- tag)
+        let index = Int(truncatingIfNeeded: address >> 12) & (Layout.tlbEntries - 1)
+        let tables = Self.tables(mode)
+        unsafe table(tables.read, of: current)[index] = entry
+        let writes = unsafe table(tables.write, of: current)
+        if mayWrite {
+            unsafe writes[index] = entry
+        } else if unsafe writes[index].tag == tag {
+            unsafe writes[index] = .empty(index)
+        }
+        let isKernel = tables.read == Layout.kernelRead
+        if isKernel && !translation.global { kernelHasLocal = true }
+        if translation.span > 4096 {
+            if isKernel {
+                kernelLarge.insertLarge(address, translation.span)
+            } else {
+                spaces[current].largePages.insertLarge(address, translation.span)
+            }
+        }
+        return true
+    }
+
+    /// The page has become code: no table may vouch for writes to it.
+    func forgetWrites(to frame: UInt64) {
+        guard let page = unsafe ram.hostPointer(GuestPhysicalAddress(frame & ~0xfff), 4096) else { return }
+        let host = UInt64(UInt(bitPattern: page))
+        func scan(_ entries: UnsafeMutablePointer<SoftTLBEntry>) {
+            for index in 0..<Layout.tlbEntries where unsafe entries[index].tag &+ entries[index].addend == host {
+                unsafe entries[index] = .empty(index)
+            }
+        }
+        unsafe scan(table(Layout.kernelWrite, of: 0))
+        for number in 0..<Layout.spaceCount where number == current || spaces[number].pcid != .max {
+            unsafe scan(table(Layout.userWrite, of: number))
+            unsafe scan(table(Layout.openWrite, of: number))
+        }
+    }
+
+    // MARK: Code
+
+    /// Where the jump table of a mode has its RIPs and its addresses of code, and how many.
+    static func jumpTable(_ mode: TranslationMode) -> (tags: Int32, codes: Int32, count: Int) {
+        if mode.contains(.user) { return (Layout.userTags, Layout.userCodes, Layout.userJumps) }
+        if mode.contains(.open) { return (Layout.openTags, Layout.openCodes, Layout.userJumps) }
+        return (Layout.kernelTags, Layout.kernelCodes, Layout.kernelJumps)
+    }
+
+    /// Lets jumps to `rip` find `code` without us.
+    func enterJump(_ rip: UInt64, _ code: UInt, mode: TranslationMode) {
+        let table = Self.jumpTable(mode)
+        let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
+        unsafe jumps(table.tags, of: current)[index] = rip
+        unsafe jumps(table.codes, of: current)[index] = UInt64(code)
+        if table.tags == Layout.kernelTags {
+            kernelCode.insert(rip >> 12)
+        } else {
+            spaces[current].codePages.insert(rip >> 12)
+        }
+    }
+
+    /// All code is gone.
+    func forgetJumps() {
+        emptyKernelJumps()
+        for number in 0..<Layout.spaceCount { emptySpaceJumps(number) }
+    }
+
+    // MARK: Flushing
+
+    /// Returns whether kernel code may now lie elsewhere.
+    func flush(_ scope: FlushScope, cr3: UInt64, cr4: UInt64) -> Bool {
+        flushes &+= 1
+        switch scope {
+        case .everything:
+            for number in 0..<Layout.spaceCount where spaces[number].pcid != .max || number == current {
+                emptySpace(number)
+                spaces[number].pcid = .max
+            }
+            emptyKernel()
+            spaces[current].pcid = cr4 & CR4.pcid != 0 ? cr3 & 0xfff : 0
+            spaces[current].cr3 = cr3
+            return true
+        case .allContexts:
+            for number in 0..<Layout.spaceCount where spaces[number].pcid != .max || number == current {
+                emptySpace(number)
+            }
+            return forgetLocalKernelPages()
+        case .context(let pcid):
+            for number in 0..<Layout.spaceCount where spaces[number].pcid == pcid { emptySpace(number) }
+            return forgetLocalKernelPages()
+        case .page(let address): return flushPage(address, in: current)
+        case .pageOf(let pcid, let address):
+            guard let number = spaces.firstIndex(where: { $0.pcid == pcid }) else { return false }
+            return flushPage(address, in: number)
+        case .addressSpace(let keeps): return switchSpace(cr3: cr3, hasPCID: cr4 & CR4.pcid != 0, keeps: keeps)
+        }
+    }
+
+    private func switchSpace(cr3: UInt64, hasPCID: Bool, keeps: Bool) -> Bool {
+        uses &+= 1
+        let pcid = hasPCID ? cr3 & 0xfff : 0
+        if let known = spaces.firstIndex(where: { $0.pcid == pcid }) {
+            // Another table under the old PCID: whether to keep is ours to choose, and no is always right.
+            if !keeps || spaces[known].cr3 != cr3 { emptySpace(known) }
+            current = known
+        } else {
+            let oldest = spaces.indices.min { spaces[$0].lastUse < spaces[$1].lastUse } ?? 0
+            emptySpace(oldest)
+            current = oldest
+        }
+        spaces[current].pcid = pcid
+        spaces[current].cr3 = cr3
+        spaces[current].lastUse = uses
+        return forgetLocalKernelPages()
+    }
+
+    private func forgetLocalKernelPages() -> Bool {
+        guard kernelHasLocal else { return false }
+        emptyKernel()
+        return true
+    }
+
+    private func flushPage(_ address: UInt64, in number: Int) -> Bool {
+        let index = Int(truncatingIfNeeded: address >> 12) & (Layout.tlbEntries - 1)
+        for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
+            unsafe table(offset, of: number)[index] = .empty(index)
+        }
+        for offset in [Layout.kernelRead, Layout.kernelWrite] { unsafe table(offset, of: 0)[index] = .empty(index) }
+        if spaces[number].largePages.containsLarge(address) {
+            for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
+                empty(offset, of: number)
+            }
+            emptySpaceJumps(number)
+        } else if spaces[number].codePages.contains(address >> 12) {
+            emptySpaceJumps(number)
+        }
+        if kernelLarge.containsLarge(address) {
+            emptyKernel()
+            return true
+        }
+        if kernelCode.contains(address >> 12) {
+            emptyKernelJumps()
+            return true
+        }
+        return false
+    }
+}
+//:
+
+/// A set of page numbers that may say yes too often, and never no.
+struct PageFilter {
+    private var bits = InlineArray<16, UInt64>(repeating: 0)
+
+    private func place(_ page: UInt64) -> (Int, UInt64) {
+        let hash = (page &* 0x9e37_79b9_7f4a_7c15) >> 54
+        return (Int(hash >> 6), 1 &<< (hash & 63))
+    }
+
+    mutating func insert(_ page: UInt64) {
+        let (word, bit) = place(page)
+        bits[word] |= bit
+    }
+
+    func contains(_ page: UInt64) -> Bool {
+        let (word, bit) = place(page)
+        return bits[word] & bit != 0
+    }
+
+    // Large pages by the GiB they are part of, or by their 2 (or 4) MiB.
+
+    mutating func insertLarge(_ address: UInt64, _ span: UInt64) {
+        insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21)
+        if span == 1 << 22 { insert(address >> 21 ^ 1) }
+    }
+
+    func containsLarge(_ address: UInt64) -> Bool { contains(address >> 21) || contains(address >> 30 | 1 << 60) }
+}

@@ -1,0 +1,38 @@
+package import GuestMemory
+package import HostInterface
+internal import Interpreter
+package import VirtualCPU
+package import X86
+
+/// The fast engine: translates 64-bit code to the host's, and leaves the rest to an Interpreter.
+@safe package final class TranslatorVCPU: VCPU {
+    package static let engineName = "translator"
+
+    private let images: ContextImages
+    private let core: InterpreterVCPU
+    private let translator: Translator
+
+    package var requests: VCPURequests { core.requests }
+
+    /// - Parameter strictFlags: flags are exact in every fault's frame, at a price; for tests.
+    /// - Throws: what of the host's is missing.
+    package init(
+        memory: GuestMemory, requests: VCPURequests, interruptController: (any InterruptController)?,
+        features: CPUFeatures = .forThisHost, strictFlags: Bool = false
+    ) throws(HostError) {
+        images = try ContextImages(requests: requests.fileDescriptor)
+        precondition(StateOffsets.coreBytes <= Int(Layout.slots), "the core has outgrown its place")
+        core = unsafe InterpreterVCPU(
+            memory: memory, requests: requests, interruptController: interruptController, features: features,
+            storage: images.base(0))
+        translator = try Translator(
+            core: core, memory: memory, images: images, features: features, strictFlags: strictFlags)
+    }
+
+    package func run() -> VCPUExit { core.run() }
+    package func complete(_ value: UInt64) { core.complete(value) }
+    package func refuse() { core.refuse() }
+    package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { core.withState(body) }
+    package func reset() { core.reset() }
+    package func describe() -> String { core.describe() }
+}
