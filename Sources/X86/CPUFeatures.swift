@@ -21,6 +21,7 @@ package struct CPUFeatures: Sendable {
 
     private init() {
         host = HostLeaves()
+        isIntel = host.leaf0.ebx == 0x756e_6547
         let sets = ISAFeatures(
             leaf1ECX: host.leaf1.ecx, leaf7EBX: host.leaf7.ebx, extendedECX: host.extended1.ecx, xcr0: host.xcr0)
         self.sets = sets
@@ -33,7 +34,14 @@ package struct CPUFeatures: Sendable {
     package func offers(_ set: ZydisISASet) -> Bool { offered[Int(set.rawValue)] }
 
     /// Whose manual is followed where the vendors differ: GenuineIntel's, or AMD's for all others.
-    package var isIntel: Bool { host.isIntel }
+    package private(set) var isIntel: Bool
+
+    /// The same instructions under one vendor's rules, whoever made the Host.
+    package func followingRules(ofIntel: Bool) -> CPUFeatures {
+        var other = self
+        other.isIntel = ofIntel
+        return other
+    }
 
     /// XCR0 bits that the Guest may set: x87, SSE, and AVX where it is.
     package var xcr0Mask: UInt64 { sets.contains(.avx) ? 7 : 3 }
@@ -85,7 +93,7 @@ package struct CPUFeatures: Sendable {
             if cr4 & CR4.osXSave != 0 { result.ecx |= Self.bits(27) }
             result.edx = Self.bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27)
             return result
-        case 4 where host.isIntel:
+        case 4 where isIntel:
             var result = HostLeaves.query(4, subleaf)
             result.eax &= 0x3ff  // one thread, one core
             return result
@@ -134,19 +142,19 @@ package struct CPUFeatures: Sendable {
                 eax: UInt32(truncatingIfNeeded: tscFrequency / 1000), ebx: UInt32(Self.crystalFrequency / 1000))
         case 0x8000_0000:
             return Leaf(
-                eax: 0x8000_0008, ebx: host.isIntel ? 0 : host.leaf0.ebx, ecx: host.isIntel ? 0 : host.leaf0.ecx,
-                edx: host.isIntel ? 0 : host.leaf0.edx)
+                eax: 0x8000_0008, ebx: isIntel ? 0 : host.leaf0.ebx, ecx: isIntel ? 0 : host.leaf0.ecx,
+                edx: isIntel ? 0 : host.leaf0.edx)
         case 0x8000_0001:
             // LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1 GiB pages, RDTSCP, LM. On AMD EDX repeats leaf 1's.
-            var result = Leaf(eax: host.isIntel ? 0 : host.extended1.eax)
+            var result = Leaf(eax: isIntel ? 0 : host.extended1.eax)
             result.ecx = host.extended1.ecx & Self.bits(0, 5) | Self.bits(8)
             result.edx = Self.bits(11, 20, 26, 27, 29)
-            if !host.isIntel {
+            if !isIntel {
                 result.edx |= Self.bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 23, 24)
             }
             return result
         case 0x8000_0002...0x8000_0004: return HostLeaves.query(leaf, 0)
-        case 0x8000_0005 where !host.isIntel, 0x8000_0006: return HostLeaves.query(leaf, 0)
+        case 0x8000_0005 where !isIntel, 0x8000_0006: return HostLeaves.query(leaf, 0)
         case 0x8000_0007: return Leaf(edx: Self.bits(8))  // invariant TSC
         case 0x8000_0008: return Leaf(eax: UInt32(PhysicalAddress.bits) | 48 << 8)
         default: return Leaf()
@@ -158,8 +166,6 @@ package struct CPUFeatures: Sendable {
 private struct HostLeaves {
     let leaf0, leaf1, leaf7, extended1: CPUFeatures.Leaf
     let xcr0: UInt64
-    /// GenuineIntel; the other vendor's rules are followed for all others.
-    let isIntel: Bool
 
     init() {
         leaf0 = Self.query(0, 0)
@@ -167,7 +173,6 @@ private struct HostLeaves {
         leaf7 = leaf0.eax >= 7 ? Self.query(7, 0) : CPUFeatures.Leaf()
         extended1 = Self.query(0x8000_0001, 0)
         xcr0 = leaf1.ecx >> 27 & 1 != 0 ? chost_xgetbv(0) : 0
-        isIntel = leaf0.ebx == 0x756e_6547
     }
 
     static func query(_ leaf: UInt32, _ subleaf: UInt32) -> CPUFeatures.Leaf {
