@@ -61,6 +61,15 @@ package struct CPUFeatures: Sendable {
         1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24
         | 1 << 26 | 1 << 27 | 1 << 62
 
+    /// Bits of IA32_SPEC_CTRL that may be set, and do nothing: IBRS, STIBP, SSBD, and Intel's BHI_DIS_S.
+    package var speculationControlMask: UInt64 { isIntel ? 7 | 1 << 10 : 7 }
+
+    /// Bits of EFER that may be set: SCE, LME, LMA, NXE, and AMD's automatic IBRS, which does nothing.
+    package var eferMask: UInt64 {
+        let common = EFER.systemCallEnable | EFER.longModeEnable | EFER.longModeActive | EFER.noExecuteEnable
+        return isIntel ? common : common | EFER.automaticIBRS
+    }
+
     package struct Leaf: Sendable, Equatable {
         package var eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0, edx: UInt32 = 0
     }
@@ -99,7 +108,7 @@ package struct CPUFeatures: Sendable {
             return result
         case 6: return Leaf(eax: Self.bits(2))  // ARAT: the APIC timer never stops
         case 7 where subleaf == 0:
-            var result = Leaf(ebx: host.leaf7.ebx & Self.bits(3, 5, 8, 18, 19, 29))
+            var result = Leaf(eax: isIntel ? 2 : 0, ebx: host.leaf7.ebx & Self.bits(3, 5, 8, 18, 19, 29))
             if !sets.contains(.avx2) { result.ebx &= ~Self.bits(5) }
             // FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP, CLFLUSHOPT.
             result.ebx |= Self.bits(0, 1, 7, 9, 10, 20, 23)
@@ -108,6 +117,9 @@ package struct CPUFeatures: Sendable {
             // FSRM, SPEC_CTRL, ARCH_CAPABILITIES.
             result.edx = Self.bits(4, 26, 29)
             return result
+        // BHI_CTRL: kernels that do not take BHI_NO's word set SPEC_CTRL.BHI_DIS_S once, and
+        // need no loop at each system call.
+        case 7 where subleaf == 2 && isIntel: return Leaf(edx: Self.bits(4))
         case 0xb:
             // One thread, one core: level 0 SMT, level 1 core (SDM 2A, leaf 0BH).
             switch subleaf {
@@ -142,7 +154,8 @@ package struct CPUFeatures: Sendable {
                 eax: UInt32(truncatingIfNeeded: tscFrequency / 1000), ebx: UInt32(Self.crystalFrequency / 1000))
         case 0x8000_0000:
             return Leaf(
-                eax: 0x8000_0008, ebx: isIntel ? 0 : host.leaf0.ebx, ecx: isIntel ? 0 : host.leaf0.ecx,
+                eax: isIntel ? 0x8000_0008 : 0x8000_0021, ebx: isIntel ? 0 : host.leaf0.ebx,
+                ecx: isIntel ? 0 : host.leaf0.ecx,
                 edx: isIntel ? 0 : host.leaf0.edx)
         case 0x8000_0001:
             // LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1 GiB pages, RDTSCP, LM. On AMD EDX repeats leaf 1's.
@@ -156,7 +169,13 @@ package struct CPUFeatures: Sendable {
         case 0x8000_0002...0x8000_0004: return HostLeaves.query(leaf, 0)
         case 0x8000_0005 where !isIntel, 0x8000_0006: return HostLeaves.query(leaf, 0)
         case 0x8000_0007: return Leaf(edx: Self.bits(8))  // invariant TSC
-        case 0x8000_0008: return Leaf(eax: UInt32(PhysicalAddress.bits) | 48 << 8)
+        case 0x8000_0008:
+            // AMD's RstrFpErrPtrs, SSB_NO and BTC_NO.
+            return Leaf(eax: UInt32(PhysicalAddress.bits) | 48 << 8, ebx: isIntel ? 0 : Self.bits(2, 26, 29))
+        case 0x8000_0021 where !isIntel:
+            // There is no predictor of ours between a Guest's tasks and its kernel; the Host guards its own.
+            // LFENCE serializes, a null selector clears the base, automatic IBRS, SRSO_NO; TSA_SQ_NO, TSA_L1_NO.
+            return Leaf(eax: Self.bits(2, 6, 8, 29), ecx: Self.bits(1, 2))
         default: return Leaf()
         }
     }

@@ -75,6 +75,46 @@ import X86
         #expect(try machine.get64(frame + 24) & 0x80 == (isIntel ? 0x80 : 0))
     }
 
+    private func leaf(_ number: UInt32, _ subleaf: UInt32 = 0, isIntel: Bool) -> CPUFeatures.Leaf {
+        CPUFeatures.forThisHost.followingRules(ofIntel: isIntel)
+            .leaf(number, subleaf, cr4: 0, xcr0: 1, tscFrequency: 1_000_000_000)
+    }
+
+    // What lets a kernel do without guards against speculation; SDM 2A and APM 3, "CPUID".
+    @Test func nothingToGuardAgainst() {
+        #expect(leaf(7, isIntel: true).eax == 2)
+        #expect(leaf(7, 2, isIntel: true).edx == 1 << 4)  // BHI_CTRL
+        #expect(leaf(0x8000_0000, isIntel: true).eax == 0x8000_0008)
+        #expect(leaf(0x8000_0000, isIntel: false).eax == 0x8000_0021)
+        #expect(leaf(0x8000_0021, isIntel: false).eax & 0x2000_0100 == 0x2000_0100)  // SRSO_NO, automatic IBRS
+        #expect(leaf(0x8000_0021, isIntel: false).ecx == 6)  // TSA_SQ_NO, TSA_L1_NO
+        #expect(leaf(0x8000_0008, isIntel: false).ebx == 0x2400_0004)  // BTC_NO, SSB_NO, RstrFpErrPtrs
+        #expect(leaf(7, 2, isIntel: false).edx == 0)
+        #expect(leaf(0x8000_0021, isIntel: true).eax == 0)
+    }
+
+    /// Whether the kernel may write the register.
+    private func accepts(_ number: UInt32, _ value: UInt64, isIntel: Bool) throws -> Bool {
+        let machine = try Machine(features: .forThisHost.followingRules(ofIntel: isIntel))
+        try machine.enterLongMode()
+        try machine.put([0x0f, 0x30, 0xf4], at: Place.code)  // wrmsr; hlt
+        machine.vcpu.withState { state in
+            state.gpr[Register.rcx] = UInt64(number)
+            state.gpr[Register.rax] = value & 0xffff_ffff
+            state.gpr[Register.rdx] = value >> 32
+        }
+        return machine.runToHalt() == Place.code + 3
+    }
+
+    // Each vendor's controls of speculation are taken, and the other's refused.
+    @Test(arguments: [true, false]) func speculationControls(isIntel: Bool) throws {
+        let efer = EFER.longModeEnable | EFER.longModeActive
+        #expect(try accepts(MSR.speculationControl, 1, isIntel: isIntel))
+        #expect(try accepts(MSR.speculationControl, 1 << 10, isIntel: isIntel) == isIntel)
+        #expect(try accepts(MSR.efer, efer | EFER.automaticIBRS, isIntel: isIntel) == !isIntel)
+        #expect(try !accepts(MSR.efer, efer | 1 << 20, isIntel: isIntel))
+    }
+
     // movsxd ax, dword [rbx], the second half of which is in the hole.
     @Test(arguments: [true, false]) func narrowMOVSXD(isIntel: Bool) throws {
         let machine = try machine(isIntel, [0x66, 0x63, 0x03])
