@@ -65,6 +65,10 @@ package struct InstructionSets: Sendable {
         // An operand-size prefix on a near branch: Intel ignores it, AMD cuts RIP to 16 bits (SDM 2, JMP; APM 3, JMP).
         let branches = [ZYDIS_CATEGORY_CALL, ZYDIS_CATEGORY_RET, ZYDIS_CATEGORY_COND_BR, ZYDIS_CATEGORY_UNCOND_BR]
         if prefixes.contains(0x66), branches.contains(decoded.category) { return false }
+        // Repeat prefixes are for strings; elsewhere the outcome is "unpredictable" (APM 3, 1.2.6). Intel's CPUs
+        // ignore one before LOOPE and LOOPNE, AMD's take it to choose which of the two it is.
+        let isRepeated = prefixes.contains(0xf2) || prefixes.contains(0xf3)
+        if isRepeated, ["loope", "loopne"].contains(decoded.name) { return false }
         for operand in decoded.operands where operand.type == ZYDIS_OPERAND_TYPE_REGISTER {
             switch ZydisRegisterGetClass(operand.reg.value) {
             case ZYDIS_REGCLASS_CONTROL, ZYDIS_REGCLASS_DEBUG, ZYDIS_REGCLASS_TEST: return false

@@ -22,7 +22,7 @@ package import X86
     let interruptController: (any InterruptController)?
     let codeCache: CodeCache
     let features: CPUFeatures
-    private let native = NativePool()
+    private let native: NativePool
     private let decoder = Decoder()
     private let table = LoweringTable()
     private var coreStorage: UnsafeMutablePointer<Core>!
@@ -53,6 +53,7 @@ package import X86
         self.requests = requests
         self.interruptController = interruptController
         self.features = features
+        native = NativePool(isIntel: features.isIntel)
         codeCache = unsafe CodeCache(memory: memory, stale: Handlers.stale)
         unsafe scratch = .allocate(capacity: 2)
         ownsStorage = unsafe storage == nil
@@ -398,8 +399,8 @@ package import X86
             case .invalid: return unsafe failing(size, offset, Handlers.undefined)
             }
         }
-        var lowering = Lowering(decoder, size, offset: offset)
-        if unsafe features.offers(decoder.instruction.pointee.meta.isa_set) || lowering.isHypercall {
+        var lowering = Lowering(decoder, size, isIntel: features.isIntel, offset: offset)
+        if unsafe features.offers(decoder.instruction.pointee.meta.isa_set) || lowering.isOfferedAlways {
             if let entry = unsafe table[lowering.mnemonic], let handler = unsafe entry(&lowering) {
                 unsafe lowering.record.handler = handler
             } else {
@@ -414,7 +415,7 @@ package import X86
     /// A record that only faults.
     private func failing(_ size: CodeSize, _ offset: Int, _ handler: @escaping Handler) -> Lowering {
         unsafe decoder.instruction.pointee.length = 1
-        var lowering = Lowering(decoder, size, offset: offset)
+        var lowering = Lowering(decoder, size, isIntel: features.isIntel, offset: offset)
         unsafe lowering.record = Instruction(handler)
         unsafe lowering.record.offset = UInt16(truncatingIfNeeded: offset)
         unsafe lowering.record.length = 1
@@ -544,7 +545,14 @@ extension Lowering {
 
     /// VMCALL and VMMCALL belong to sets that are not shown; but the leaves of
     /// a hypervisor are, and with them come its calls, in either vendor's form.
-    var isHypercall: Bool { mnemonic == ZYDIS_MNEMONIC_VMCALL || mnemonic == ZYDIS_MNEMONIC_VMMCALL }
+    /// SYSCALL and SYSRET count to a set of AMD's outside 64-bit mode; they look
+    /// for themselves whether the Guest's CPU has them there.
+    var isOfferedAlways: Bool {
+        switch mnemonic {
+        case ZYDIS_MNEMONIC_VMCALL, ZYDIS_MNEMONIC_VMMCALL, ZYDIS_MNEMONIC_SYSCALL, ZYDIS_MNEMONIC_SYSRET: true
+        default: false
+        }
+    }
 
     var isBranch: Bool { unsafe record.spare == Instruction.linkable && !record.options.contains(.complexAddress) }
 }

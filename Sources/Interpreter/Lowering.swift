@@ -17,14 +17,17 @@ internal import X86
     let d: UnsafePointer<ZydisDecodedInstruction>
     let operands: UnsafePointer<ZydisDecodedOperand>
     let codeSize: CodeSize
+    /// Whose rules hold where the vendors differ.
+    let isIntel: Bool
     var record: Instruction
     /// No record of the same block may follow.
     var endsBlock = false
 
-    init(_ decoder: Decoder, _ codeSize: CodeSize, offset: Int) {
+    init(_ decoder: Decoder, _ codeSize: CodeSize, isIntel: Bool, offset: Int) {
         unsafe d = UnsafePointer(decoder.instruction)
         unsafe operands = UnsafePointer(decoder.operands)
         self.codeSize = codeSize
+        self.isIntel = isIntel
         unsafe record = unsafe Instruction(Handlers.undefined)
         unsafe record.offset = UInt16(truncatingIfNeeded: offset)
         unsafe record.length = d.pointee.length

@@ -21,8 +21,10 @@ extension Instruction.Options {
     private var thunks: [Key: UnsafeMutablePointer<Thunk>] = unsafe [:]
     private var accesses: [UnsafeMutablePointer<VectorAccess>] = unsafe []
 
-    init() {
-        do { cache = try ThunkCache() } catch { preconditionFailure("no executable memory for thunks: \(error)") }
+    init(isIntel: Bool) {
+        do { cache = try ThunkCache(isIntel: isIntel) } catch {
+            preconditionFailure("no executable memory for thunks: \(error)")
+        }
     }
 
     deinit { release() }
@@ -111,7 +113,7 @@ extension Lowering {
                 unsafe record.handler = Handlers.thunkRegister
             } else if thunk.fpu == .recorded && thunk.memoryAccess == .write {
                 unsafe record.handler = Handlers.thunkStore87
-            } else if unsafe d.pointee.meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX11 {
+            } else if unsafe isIntel && d.pointee.meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX11 {
                 unsafe record.handler = Handlers.thunkMemoryUnaligned
             } else {
                 unsafe record.handler = Handlers.thunkMemory
@@ -189,7 +191,7 @@ extension CPU {
         }
     }
 
-    /// VCVTPH2PS and VCVTPS2PH, which know no #AC (SDM 2A, 2.4.11).
+    /// VCVTPH2PS and VCVTPS2PH, which on Intel's CPUs know no #AC (SDM 2A, 2.4.11).
     func thunkMemoryUnaligned(_ i: InstructionPointer) throws(Stop) {
         if !checksAlignment { return unsafe try thunkMemory(i) }
         let thunk = unsafe UnsafePointer(i.pointee.link.unsafelyUnwrapped.assumingMemoryBound(to: Thunk.self))
@@ -227,10 +229,17 @@ extension CPU {
     //:
 
     /// FST and relatives. An exception of their own that is unmasked, save
-    /// precision, comes before memory is so much as looked at (SDM 1, 8.5).
+    /// precision, comes before memory is so much as looked at on Intel's CPUs
+    /// (SDM 1, 8.5). AMD's have found the place to store to by then.
     func thunkStore87(_ i: InstructionPointer) throws(Stop) {
         let thunk = unsafe UnsafePointer(i.pointee.link.unsafelyUnwrapped.assumingMemoryBound(to: Thunk.self))
         unsafe try passGate(thunk)
+        if !owner.features.isIntel {
+            let bytes = unsafe thunk.pointee.memoryBytes
+            let address = unsafe try self.address(i, bytes, write: true)
+            try checkOperand(address, bytes)
+            try checkWritable(address, bytes)
+        }
         let before = state.x87
         unsafe try call(thunk, i, core.bounce)
         let control = state.x87[0]

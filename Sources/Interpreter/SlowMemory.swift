@@ -45,10 +45,11 @@ extension CPU {
     }
 
     /// What an operand is asked before its pages are: that it be canonical, and
-    /// aligned where #AC is wanted. The latter comes between its first byte and its last.
+    /// aligned where #AC is wanted. On Intel's CPUs the latter comes between its
+    /// first byte and its last, on AMD's after both.
     func checkOperand(_ address: UInt64, _ count: Int) throws(Stop) {
-        if checksAlignment && address & CPU.alignmentMask(count) != 0 {
-            try checkCanonical(address, 1)
+        if checksAlignment && address & alignmentMask(count) != 0 {
+            try checkCanonical(address, owner.features.isIntel ? 1 : count)
             throw fault(Vector.alignmentCheck, code: 0)
         }
         try checkCanonical(address, count)
@@ -66,13 +67,14 @@ extension CPU {
         unsafe core.privilege == 3 && state.cr0 & CR0.alignmentMask != 0 && state.rflags & RFlags.alignmentCheck != 0
     }
 
-    /// SDM 3A, table 6-7. The larger sizes are x87's; vectors of 16 bytes and
-    /// more Intel's CPUs let pass, where they are not #GP.
-    private static func alignmentMask(_ count: Int) -> UInt64 {
+    /// SDM 3A, table 6-7; APM 2, table 8-7. The larger sizes are x87's; vectors of 16 bytes
+    /// and more Intel's CPUs let pass, where they are not #GP, and AMD's want at a multiple of 16.
+    private func alignmentMask(_ count: Int) -> UInt64 {
         switch count {
         case 2, 14, 94: 1
         case 4, 28, 108: 3
         case 8, 10: 7
+        case 16, 32: owner.features.isIntel ? 0 : 15
         default: 0
         }
     }

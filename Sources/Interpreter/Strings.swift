@@ -101,8 +101,9 @@ extension CPU {
                 }
             }
         } catch {
-            // SCAS and CMPS that fault have their old flags again, however far they got (SDM 2B, "REP").
-            unsafe core.flags = flags
+            // SCAS and CMPS that fault have their old flags again, however far they got (SDM 2B, "REP");
+            // on AMD's CPUs those of the last element that was compared.
+            if owner.features.isIntel { unsafe core.flags = flags }
             return unsafe stopped(self, i)
         }
     }

@@ -21,6 +21,7 @@ package struct CPUFeatures: Sendable {
 
     private init() {
         host = HostLeaves()
+        isIntel = host.leaf0.ebx == 0x756e_6547
         let sets = ISAFeatures(
             leaf1ECX: host.leaf1.ecx, leaf7EBX: host.leaf7.ebx, extendedECX: host.extended1.ecx, xcr0: host.xcr0)
         self.sets = sets
@@ -33,7 +34,14 @@ package struct CPUFeatures: Sendable {
     package func offers(_ set: ZydisISASet) -> Bool { offered[Int(set.rawValue)] }
 
     /// Whose manual is followed where the vendors differ: GenuineIntel's, or AMD's for all others.
-    package var isIntel: Bool { host.isIntel }
+    package private(set) var isIntel: Bool
+
+    /// The same instructions under one vendor's rules, whoever made the Host.
+    package func followingRules(ofIntel: Bool) -> CPUFeatures {
+        var other = self
+        other.isIntel = ofIntel
+        return other
+    }
 
     /// XCR0 bits that the Guest may set: x87, SSE, and AVX where it is.
     package var xcr0Mask: UInt64 { sets.contains(.avx) ? 7 : 3 }
@@ -52,6 +60,15 @@ package struct CPUFeatures: Sendable {
     package static let archCapabilities: UInt64 =
         1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24
         | 1 << 26 | 1 << 27 | 1 << 62
+
+    /// Bits of IA32_SPEC_CTRL that may be set, and do nothing: IBRS, STIBP, SSBD, and Intel's BHI_DIS_S.
+    package var speculationControlMask: UInt64 { isIntel ? 7 | 1 << 10 : 7 }
+
+    /// Bits of EFER that may be set: SCE, LME, LMA, NXE, and AMD's automatic IBRS, which does nothing.
+    package var eferMask: UInt64 {
+        let common = EFER.systemCallEnable | EFER.longModeEnable | EFER.longModeActive | EFER.noExecuteEnable
+        return isIntel ? common : common | EFER.automaticIBRS
+    }
 
     package struct Leaf: Sendable, Equatable {
         package var eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0, edx: UInt32 = 0
@@ -85,13 +102,13 @@ package struct CPUFeatures: Sendable {
             if cr4 & CR4.osXSave != 0 { result.ecx |= Self.bits(27) }
             result.edx = Self.bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27)
             return result
-        case 4 where host.isIntel:
+        case 4 where isIntel:
             var result = HostLeaves.query(4, subleaf)
             result.eax &= 0x3ff  // one thread, one core
             return result
         case 6: return Leaf(eax: Self.bits(2))  // ARAT: the APIC timer never stops
         case 7 where subleaf == 0:
-            var result = Leaf(ebx: host.leaf7.ebx & Self.bits(3, 5, 8, 18, 19, 29))
+            var result = Leaf(eax: isIntel ? 2 : 0, ebx: host.leaf7.ebx & Self.bits(3, 5, 8, 18, 19, 29))
             if !sets.contains(.avx2) { result.ebx &= ~Self.bits(5) }
             // FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP, CLFLUSHOPT.
             result.ebx |= Self.bits(0, 1, 7, 9, 10, 20, 23)
@@ -100,6 +117,9 @@ package struct CPUFeatures: Sendable {
             // FSRM, SPEC_CTRL, ARCH_CAPABILITIES.
             result.edx = Self.bits(4, 26, 29)
             return result
+        // BHI_CTRL: kernels that do not take BHI_NO's word set SPEC_CTRL.BHI_DIS_S once, and
+        // need no loop at each system call.
+        case 7 where subleaf == 2 && isIntel: return Leaf(edx: Self.bits(4))
         case 0xb:
             // One thread, one core: level 0 SMT, level 1 core (SDM 2A, leaf 0BH).
             switch subleaf {
@@ -134,21 +154,28 @@ package struct CPUFeatures: Sendable {
                 eax: UInt32(truncatingIfNeeded: tscFrequency / 1000), ebx: UInt32(Self.crystalFrequency / 1000))
         case 0x8000_0000:
             return Leaf(
-                eax: 0x8000_0008, ebx: host.isIntel ? 0 : host.leaf0.ebx, ecx: host.isIntel ? 0 : host.leaf0.ecx,
-                edx: host.isIntel ? 0 : host.leaf0.edx)
+                eax: isIntel ? 0x8000_0008 : 0x8000_0021, ebx: isIntel ? 0 : host.leaf0.ebx,
+                ecx: isIntel ? 0 : host.leaf0.ecx,
+                edx: isIntel ? 0 : host.leaf0.edx)
         case 0x8000_0001:
             // LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1 GiB pages, RDTSCP, LM. On AMD EDX repeats leaf 1's.
-            var result = Leaf(eax: host.isIntel ? 0 : host.extended1.eax)
+            var result = Leaf(eax: isIntel ? 0 : host.extended1.eax)
             result.ecx = host.extended1.ecx & Self.bits(0, 5) | Self.bits(8)
             result.edx = Self.bits(11, 20, 26, 27, 29)
-            if !host.isIntel {
+            if !isIntel {
                 result.edx |= Self.bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 23, 24)
             }
             return result
         case 0x8000_0002...0x8000_0004: return HostLeaves.query(leaf, 0)
-        case 0x8000_0005 where !host.isIntel, 0x8000_0006: return HostLeaves.query(leaf, 0)
+        case 0x8000_0005 where !isIntel, 0x8000_0006: return HostLeaves.query(leaf, 0)
         case 0x8000_0007: return Leaf(edx: Self.bits(8))  // invariant TSC
-        case 0x8000_0008: return Leaf(eax: UInt32(PhysicalAddress.bits) | 48 << 8)
+        case 0x8000_0008:
+            // AMD's RstrFpErrPtrs, SSB_NO and BTC_NO.
+            return Leaf(eax: UInt32(PhysicalAddress.bits) | 48 << 8, ebx: isIntel ? 0 : Self.bits(2, 26, 29))
+        case 0x8000_0021 where !isIntel:
+            // There is no predictor of ours between a Guest's tasks and its kernel; the Host guards its own.
+            // LFENCE serializes, a null selector clears the base, automatic IBRS, SRSO_NO; TSA_SQ_NO, TSA_L1_NO.
+            return Leaf(eax: Self.bits(2, 6, 8, 29), ecx: Self.bits(1, 2))
         default: return Leaf()
         }
     }
@@ -158,8 +185,6 @@ package struct CPUFeatures: Sendable {
 private struct HostLeaves {
     let leaf0, leaf1, leaf7, extended1: CPUFeatures.Leaf
     let xcr0: UInt64
-    /// GenuineIntel; the other vendor's rules are followed for all others.
-    let isIntel: Bool
 
     init() {
         leaf0 = Self.query(0, 0)
@@ -167,7 +192,6 @@ private struct HostLeaves {
         leaf7 = leaf0.eax >= 7 ? Self.query(7, 0) : CPUFeatures.Leaf()
         extended1 = Self.query(0x8000_0001, 0)
         xcr0 = leaf1.ecx >> 27 & 1 != 0 ? chost_xgetbv(0) : 0
-        isIntel = leaf0.ebx == 0x756e_6547
     }
 
     static func query(_ leaf: UInt32, _ subleaf: UInt32) -> CPUFeatures.Leaf {

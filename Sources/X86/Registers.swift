@@ -85,6 +85,7 @@ package enum EFER {
     @inlinable package static var longModeEnable: UInt64 { 1 << 8 }
     @inlinable package static var longModeActive: UInt64 { 1 << 10 }
     @inlinable package static var noExecuteEnable: UInt64 { 1 << 11 }
+    @inlinable package static var automaticIBRS: UInt64 { 1 << 21 }
 }
 
 /// Model-specific registers that the machine knows, by their numbers in SDM 4 and AMD APM 2.

@@ -10,7 +10,8 @@ import X86
     let machine: Machine
 
     init() throws {
-        machine = try Machine()
+        // SYSENTER is in long mode by Intel's rules alone.
+        machine = try Machine(features: .forThisHost.followingRules(ofIntel: true))
         try machine.enterLongMode()
     }
 

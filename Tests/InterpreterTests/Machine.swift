@@ -33,10 +33,10 @@ final class Machine {
         static let free: UInt16 = 0x40
     }
 
-    init(_ controller: FakeController? = nil) throws {
+    init(_ controller: FakeController? = nil, features: CPUFeatures = .forThisHost) throws {
         memory = try GuestMemory(byteCount: 4 << 20)
         requests = controller?.requests ?? VCPURequests()
-        vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: controller)
+        vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: controller, features: features)
     }
 
     // MARK: Memory

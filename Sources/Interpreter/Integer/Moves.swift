@@ -36,12 +36,13 @@ extension LoweringTable {
         }
         unsafe set([ZYDIS_MNEMONIC_MOVZX, ZYDIS_MNEMONIC_MOVSX, ZYDIS_MNEMONIC_MOVSXD]) { lowering in
             guard let destination = lowering.gpr(0) else { return nil }
-            unsafe lowering.record.r1 = destination
-            let to = lowering.operandBytes(0)
-            // MOVSXD to 16 bits reads no more than that (SDM 2B).
-            let from = min(to, lowering.operandBytes(1))
-            let signed = lowering.mnemonic != ZYDIS_MNEMONIC_MOVZX
             let isMemory = lowering.isMemory(1)
+            let to = lowering.operandBytes(0)
+            // MOVSXD to 16 bits reads no more than that (SDM 2B); on AMD's CPUs it reads 32, as a thunk does too.
+            let from = min(to, lowering.operandBytes(1))
+            if isMemory, from < lowering.operandBytes(1), !lowering.isIntel { return nil }
+            unsafe lowering.record.r1 = destination
+            let signed = lowering.mnemonic != ZYDIS_MNEMONIC_MOVZX
             if isMemory {
                 lowering.setMemory(1)
             } else {
@@ -63,12 +64,7 @@ extension LoweringTable {
             guard let first = lowering.gpr(0), let second = lowering.gpr(1) else { return nil }
             unsafe lowering.record.r1 = first
             unsafe lowering.record.r2 = second
-            switch lowering.operandBytes(0) {
-            case 1: return unsafe Handlers.xchg8
-            case 2: return unsafe Handlers.xchg16
-            case 4: return unsafe Handlers.xchg32
-            default: return unsafe Handlers.xchg64
-            }
+            return unsafe Handlers.exchange(bytes: lowering.operandBytes(0))
         }
         unsafe self[ZYDIS_MNEMONIC_BSWAP] = { lowering in
             guard let register = lowering.gpr(0) else { return nil }
@@ -132,8 +128,26 @@ extension LoweringTable {
             ZYDIS_MNEMONIC_PREFETCHW, ZYDIS_MNEMONIC_PREFETCHWT1, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_CLDEMOTE,
             ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE, ZYDIS_MNEMONIC_SERIALIZE, ZYDIS_MNEMONIC_RDSSPD,
             ZYDIS_MNEMONIC_RDSSPQ,
-        ]) { _ in unsafe Handlers.nop }
-        unsafe self[ZYDIS_MNEMONIC_PAUSE] = { _ in unsafe Handlers.nop }
+        ]) { lowering in
+            // 0F 0D of a register: Intel's no-operation; AMD's prefetches take memory alone (APM 3, "PREFETCHlevel").
+            if !lowering.isIntel && lowering.isPrefetchOfRegister { return unsafe Handlers.undefined }
+            return unsafe Handlers.nop
+        }
+        unsafe self[ZYDIS_MNEMONIC_PAUSE] = { lowering in
+            // F3 90 with REX.B: Intel's CPUs pause, AMD's see 90 with REX.B, which is XCHG of R8 and rAX.
+            if unsafe lowering.isIntel || lowering.d.pointee.raw.rex.B == 0 { return unsafe Handlers.nop }
+            unsafe lowering.record.r1 = UInt8(8 * 8)
+            unsafe lowering.record.r2 = UInt8(Register.rax * 8)
+            return unsafe Handlers.exchange(bytes: lowering.bytes)
+        }
+    }
+}
+
+extension Lowering {
+    fileprivate var isPrefetchOfRegister: Bool {
+        let instruction = unsafe d.pointee
+        return unsafe instruction.opcode_map == ZYDIS_OPCODE_MAP_0F && instruction.opcode == 0x0d
+            && instruction.raw.modrm.mod == 3
     }
 }
 
@@ -329,6 +343,14 @@ extension Handlers {
     static let leaAny: Handler = {
         unsafe perform($0, $1) { cpu, i throws(Stop) in
             unsafe cpu.setRegister(number: Int(i.pointee.r1 >> 3), bytes: Int(i.pointee.operandBytes), cpu.offset(i))
+        }
+    }
+    static func exchange(bytes: Int) -> Handler {
+        switch bytes {
+        case 1: unsafe xchg8
+        case 2: unsafe xchg16
+        case 4: unsafe xchg32
+        default: unsafe xchg64
         }
     }
     static let xchg8: Handler = { unsafe perform($0, $1) { cpu, i throws(Stop) in unsafe cpu.exchange(UInt8.self, i) } }

@@ -77,8 +77,7 @@ extension CPU {
             state.tscOffset &+= value &- state.tscAdjust
             state.tscAdjust = value
         case MSR.efer:
-            let known = EFER.systemCallEnable | EFER.longModeEnable | EFER.longModeActive | EFER.noExecuteEnable
-            if value & ~known != 0 { throw generalProtection() }
+            if value & ~owner.features.eferMask != 0 { throw generalProtection() }
             if (value ^ state.efer) & EFER.longModeEnable != 0 && state.cr0 & CR0.paging != 0 {
                 throw generalProtection()
             }
@@ -108,7 +107,7 @@ extension CPU {
         case MSR.mtrrDefaultType: state.mtrrDefaultType = value & 0xcff
         case MSR.miscEnable: state.miscEnable = value
         case MSR.speculationControl:
-            if value & ~7 != 0 { throw generalProtection() }
+            if value & ~owner.features.speculationControlMask != 0 { throw generalProtection() }
             state.speculationControl = value
         case MSR.archCapabilities: throw generalProtection()
         default: _ = try ask(.writeMSR(number, value: value))

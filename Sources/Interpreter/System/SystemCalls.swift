@@ -102,8 +102,13 @@ extension CPU {
             FlatSegment.stack(base &+ 8 | 3, privilege: 3))
     }
 
-    /// SDM 2B, "SYSENTER".
+    /// SDM 2B, "SYSENTER". AMD's CPUs have the pair in legacy mode alone (APM 3, "SYSENTER").
+    private func requireFastEntry() throws(Stop) {
+        if isLongActive && !owner.features.isIntel { throw undefined() }
+    }
+
     func systemEnter() throws(Stop) {
+        try requireFastEntry()
         let selector = UInt16(truncatingIfNeeded: state.sysenterCS) & 0xfffc
         if !isProtected || selector == 0 { throw generalProtection() }
         let mask: UInt64 = isLongActive ? .max : 0xffff_ffff
@@ -116,6 +121,7 @@ extension CPU {
     }
 
     func systemExit(_ i: InstructionPointer) throws(Stop) {
+        try requireFastEntry()
         let selector = UInt16(truncatingIfNeeded: state.sysenterCS) & 0xfffc
         if unsafe !isProtected || selector == 0 || core.privilege != 0 { throw generalProtection() }
         let long = unsafe i.pointee.operandBytes == 8

@@ -1,4 +1,5 @@
 internal import CZydis
+internal import X86
 
 //S:340 What may run as it is
 //
@@ -93,7 +94,8 @@ enum NativeInstructions {
     /// A legacy SSE operand of 16 bytes must be aligned but for these (SDM 2,
     /// table 2-21); a VEX one need not, but for the moves that say "aligned".
     static func alignment(
-        _ instruction: UnsafePointer<ZydisDecodedInstruction>, _ form: InstructionForm, memoryBytes: Int
+        _ instruction: UnsafePointer<ZydisDecodedInstruction>, _ form: InstructionForm, memoryBytes: Int,
+        isIntel: Bool
     ) -> UInt8 {
         switch unsafe instruction.pointee.mnemonic {
         case ZYDIS_MNEMONIC_CMPXCHG16B: return 16
@@ -104,6 +106,12 @@ enum NativeInstructions {
             ZYDIS_MNEMONIC_PCMPESTRI, ZYDIS_MNEMONIC_PCMPESTRM, ZYDIS_MNEMONIC_PCMPISTRI, ZYDIS_MNEMONIC_PCMPISTRM:
             return 1
         default:
+            // SHA's operands may lie anywhere on AMD's CPUs. A thunk can only be as lenient as the Host is.
+            if unsafe instruction.pointee.meta.isa_set == ZYDIS_ISA_SET_SHA,
+                !isIntel, !CPUFeatures.forThisHost.isIntel
+            {
+                return 1
+            }
             let isLegacy = unsafe instruction.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY
             // CVTPI2PD reads 8 bytes: asked by size, it is not meant. CVTPD2PI is, though it names no XMM register.
             return isLegacy && memoryBytes == 16 ? 16 : 1
@@ -122,9 +130,12 @@ enum NativeInstructions {
 
     static func record(_ mnemonic: ZydisMnemonic) -> Thunk.FPURecord {
         switch mnemonic {
-        case ZYDIS_MNEMONIC_FNINIT, ZYDIS_MNEMONIC_FNSAVE, ZYDIS_MNEMONIC_FLDENV, ZYDIS_MNEMONIC_FRSTOR: .replaced
+        case ZYDIS_MNEMONIC_FNINIT: .cleared
+        case ZYDIS_MNEMONIC_FNSAVE: .saved
+        case ZYDIS_MNEMONIC_FNSTENV: .stored
+        case ZYDIS_MNEMONIC_FLDENV, ZYDIS_MNEMONIC_FRSTOR: .loaded
         case ZYDIS_MNEMONIC_FNCLEX, ZYDIS_MNEMONIC_FLDCW, ZYDIS_MNEMONIC_FNSTCW, ZYDIS_MNEMONIC_FNSTSW,
-            ZYDIS_MNEMONIC_FNSTENV, ZYDIS_MNEMONIC_FWAIT, ZYDIS_MNEMONIC_FENI8087_NOP,
+            ZYDIS_MNEMONIC_FWAIT, ZYDIS_MNEMONIC_FENI8087_NOP,
             ZYDIS_MNEMONIC_FDISI8087_NOP, ZYDIS_MNEMONIC_FSETPM287_NOP:
             .kept
         default: .recorded

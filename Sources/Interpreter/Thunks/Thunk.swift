@@ -51,8 +51,14 @@ internal import X86
         case recorded
         /// MMX and the control instructions: stays as it was.
         case kept
-        /// FNINIT, FNSAVE, FLDENV, FRSTOR: the instruction itself has set it.
-        case replaced
+        /// FNSTENV: stays, and belongs in the image.
+        case stored
+        /// FNSAVE: belongs in the image, and is forgotten.
+        case saved
+        /// FLDENV, FRSTOR: comes from the image.
+        case loaded
+        /// FNINIT: is forgotten.
+        case cleared
     }
 
     /// `@convention(c) (state, memory operand) -> Void`. Prefer `run`.

@@ -33,6 +33,7 @@ enum StateLayout {
 package final class ThunkCache {
     /// Thunks for other instructions are refused.
     package let features: ISAFeatures
+    private let isIntel: Bool
     private var buffers: [CodeBuffer] = []
     private var thunks: [SIMD16<UInt8>: Thunk] = [:]
     private var assembler = Assembler()
@@ -41,8 +42,12 @@ package final class ThunkCache {
     )
     private static let bufferBytes = 8 << 20
 
-    package init(features: ISAFeatures = .host) throws(HostError) {
+    /// - Parameter isIntel: whose rules hold where the vendors differ.
+    package init(
+        features: ISAFeatures = .host, isIntel: Bool = CPUFeatures.forThisHost.isIntel
+    ) throws(HostError) {
         self.features = features.intersection(.host)
+        self.isIntel = isIntel
         buffers.append(try CodeBuffer(byteCount: Self.bufferBytes))
     }
 
@@ -89,7 +94,7 @@ package final class ThunkCache {
             thunk = known
         } else {
             guard let entry = unsafe assemble(instruction, operands, form, registers, code) else { return nil }
-            thunk = unsafe Thunk(instruction, operands, form, entry: entry)
+            thunk = unsafe Thunk(instruction, operands, form, entry: entry, isIntel: isIntel)
             thunks[key] = thunk
         }
         // The x87's record of the opcode holds the Guest's own ModRM (SDM 1, 8.1.9).

@@ -27,7 +27,7 @@ extension Thunk {
 
     init(
         _ instruction: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>,
-        _ form: InstructionForm, entry: UnsafeRawPointer
+        _ form: InstructionForm, entry: UnsafeRawPointer, isIntel: Bool
     ) {
         let mnemonic = unsafe instruction.pointee.mnemonic
         let isVEX = unsafe instruction.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX
@@ -43,7 +43,7 @@ extension Thunk {
             memoryBytes = 0
             memoryAccess = .none
         }
-        alignment = unsafe NativeInstructions.alignment(instruction, form, memoryBytes: memoryBytes)
+        alignment = unsafe NativeInstructions.alignment(instruction, form, memoryBytes: memoryBytes, isIntel: isIntel)
         isLocked =
             unsafe instruction.pointee.attributes & ZYDIS_ATTRIB_HAS_LOCK != 0
             || mnemonic == ZYDIS_MNEMONIC_XCHG && form.memoryIndex != nil

@@ -22,25 +22,30 @@ extension Thunk {
     @usableFromInline func runCarefully(
         _ state: UnsafeMutablePointer<VCPUState>, memory: UnsafeMutableRawPointer, rip: UInt64, address: UInt64
     ) -> Bool {
-        // Words 0 to 2 of the FXSAVE image: FCW, FSW, FTW, FOP; FIP; FDP.
-        let (control, fip, fdp) = unsafe (state.pointee.x87[0], state.pointee.x87[1], state.pointee.x87[2])
+        let record = unsafe X87Record(state.pointee.x87)
         if usesMXCSR, unsafe state.pointee.mxcsr & Self.masks != Self.masks {
             guard unsafe runUnmasked(state, memory: memory) else { return false }
         } else {
             unsafe call(state, memory)
         }
-        // The Host's addresses are in the image now. They are no business of the Guest's.
-        let low: UInt64 = 0x0000_ffff_ffff_ffff
+        // The record in the state is the Host's now, if it is one at all: AMD's CPUs keep
+        // it only while an exception is pending (APM 2, 11.4.4). The Guest has ours.
+        let image = unsafe X87Environment(memory, bytes: memoryBytes)
         switch fpu {
-        case .untouched, .replaced: break
-        case .kept:
-            unsafe state.pointee.x87[0] = state.pointee.x87[0] & low | control & ~low
-            unsafe state.pointee.x87[1] = fip
-            unsafe state.pointee.x87[2] = fdp
+        case .untouched: break
+        case .kept: unsafe record.set(in: &state.pointee.x87)
         case .recorded:
-            unsafe state.pointee.x87[0] = state.pointee.x87[0] & low | UInt64(fpuOpcode) << 48
-            unsafe state.pointee.x87[1] = rip
-            unsafe state.pointee.x87[2] = memoryBytes != 0 ? address : fdp
+            let operand = memoryBytes != 0 ? address : record.operand
+            let last = X87Record(opcode: fpuOpcode, instruction: rip, operand: operand)
+            unsafe last.set(in: &state.pointee.x87)
+        case .stored:
+            unsafe record.set(in: &state.pointee.x87)
+            image.record = record
+        case .saved:
+            unsafe X87Record().set(in: &state.pointee.x87)
+            image.record = record
+        case .loaded: unsafe image.record.set(in: &state.pointee.x87)
+        case .cleared: unsafe X87Record().set(in: &state.pointee.x87)
         }
         return true
     }
