@@ -3,19 +3,12 @@
 #include "workload.h"
 #include <fcntl.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 extern const char *own_path;
-
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
 
 static void null_call(u64 rounds) {
     while (rounds--) syscall(SYS_getppid);

@@ -22,4 +22,7 @@ extern volatile u64 sink;
 /// integer.c: also the bare-metal program whose instructions are counted.
 u64 integer_mix(u64 rounds);
 
-extern const struct test compute_tests[], memory_tests[], kernel_tests[];
+/// Ends the program, with what errno says about `what`.
+void die(const char *what);
+
+extern const struct test kernel_tests[], busybox_tests[], compute_tests[], memory_tests[], code_tests[];
