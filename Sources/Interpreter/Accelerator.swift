@@ -46,16 +46,21 @@ package struct StateOffsets {
 }
 
 /// What of the CPU's mode decides how an instruction is translated.
-package struct TranslationMode: OptionSet, Hashable, BitwiseCopyable {
+@frozen package struct TranslationMode: OptionSet, Hashable, BitwiseCopyable {
     package let rawValue: UInt8
     @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
     /// CPL 3.
-    package static let user = TranslationMode(rawValue: 1)
+    @inlinable package static var user: TranslationMode { TranslationMode(rawValue: 1) }
     /// CPL 0 to 2, and user pages may be touched: SMAP off, or AC set.
-    package static let open = TranslationMode(rawValue: 2)
+    @inlinable package static var open: TranslationMode { TranslationMode(rawValue: 2) }
     /// SSE, AVX instructions would fault, or must be watched for SIMD exceptions.
-    package static let noSSE = TranslationMode(rawValue: 4)
-    package static let noAVX = TranslationMode(rawValue: 8)
+    @inlinable package static var noSSE: TranslationMode { TranslationMode(rawValue: 4) }
+    @inlinable package static var noAVX: TranslationMode { TranslationMode(rawValue: 8) }
+    /// No access shares its check with another: for code that was left because they could not.
+    @inlinable package static var alone: TranslationMode { TranslationMode(rawValue: 16) }
+    /// The bits of `noSSE` and `noAVX`.
+    @inlinable package static var vectors: UInt8 { 12 }
+    @inlinable package var isUser: Bool { rawValue & 1 != 0 }
 }
 
 /// How `execute` ended.
@@ -73,8 +78,7 @@ extension InterpreterVCPU {
     /// Something that only the run loop does is due: a request, a single step, a shadow's end.
     package var needsRunLoop: Bool {
         let cpu = self.cpu
-        return unsafe !accelerates || cpu.core.stepping || cpu.core.shadow
-            || requests.pending.rawValue & cpu.core.pollMask != 0
+        return unsafe !accelerates || cpu.core.stepping || cpu.core.shadow || cpu.isRequested
     }
 
     package var stateOffsets: StateOffsets {
@@ -91,16 +95,17 @@ extension InterpreterVCPU {
 
     package var translationMode: TranslationMode {
         let cpu = self.cpu
-        var mode: TranslationMode = []
+        var mode: UInt8 = 0
         if unsafe cpu.core.privilege == 3 {
-            mode = .user
+            mode = 1
         } else if unsafe cpu.core.tlb != cpu.core.tlbSets + TLBEntry.supervisor * TLBEntry.setSize {
-            mode = .open
+            mode = 2
         }
-        let gates = unsafe Thunk.Gate(rawValue: cpu.core.closedGates)
-        if cpu.state.mxcsr & 0x1f80 != 0x1f80 || gates.contains(.sse) { mode.insert(.noSSE) }
-        if cpu.state.mxcsr & 0x1f80 != 0x1f80 || gates.contains(.avx) { mode.insert(.noAVX) }
-        return mode
+        let gates = unsafe cpu.core.closedGates
+        let isWatched = cpu.state.mxcsr & 0x1f80 != 0x1f80
+        if isWatched || gates & 4 != 0 { mode |= 4 }
+        if isWatched || gates & 8 != 0 { mode |= 8 }
+        return TranslationMode(rawValue: mode)
     }
 
     // MARK: State
@@ -148,6 +153,18 @@ extension InterpreterVCPU {
             if !isCanonical(cpu.state.rip) { throw cpu.generalProtection() }
             return try cpu.translateFetch(cpu.state.rip)
         } catch { return nil }
+    }
+
+    /// The physical page that code at a page's address is fetched from; nil, with nothing pending, if none.
+    package func translateCode(_ address: UInt64) -> UInt64? {
+        let cpu = self.cpu
+        do throws(Stop) {
+            if !isCanonical(address) { return nil }
+            return try cpu.translateFetch(address) & ~0xfff
+        } catch {
+            unsafe cpu.core.event = .lookup
+            return nil
+        }
     }
 
     /// A page has become code: no write to it may go unseen.

@@ -100,11 +100,15 @@ package import X86
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result {
         let cpu = self.cpu
         cpu.state.rflags = cpu.rflags
+        let paging = cpu.pagingRegisters
         let result = body(&cpu.state)
         cpu.setArithmeticFlags(cpu.state.rflags)
-        cpu.loadPageDirectoryPointersUnchecked()
         cpu.modeChanged()
-        cpu.flushTLB()
+        // Whoever only looked must not cost the Guest its TLB.
+        if cpu.pagingRegisters != paging {
+            cpu.loadPageDirectoryPointersUnchecked()
+            cpu.flushTLB()
+        }
         return result
     }
 

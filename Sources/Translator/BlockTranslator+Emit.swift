@@ -15,6 +15,13 @@ internal import X86
 
 extension BlockTranslator {
     func emit(_ index: Int) {
+        let first = colds.count
+        emitOne(index)
+        // What the Interpreter did in our stead goes on here.
+        for number in first..<colds.count where colds[number].kind == .slow { colds[number].next = e.at }
+    }
+
+    private func emitOne(_ index: Int) {
         switch unsafe instruction(index).pointee.kind {
         case .plain: emitPlain(index)
         case .memory: emitMemory(index)
@@ -64,16 +71,14 @@ extension BlockTranslator {
         let d = unsafe instruction(index).pointee
         let z = unsafe zydisInstruction(index)
         let isWide = unsafe z.pointee.operand_width == 64
-        var memoryCold = -1
         if d.memory.bytes == 0 {
             if d.liveBefore != 0 { unsafe e.saveFlags() }
         }
         if d.memory.bytes > 0 {
-            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
+            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
             unsafe e.op(
-                0x8b, Host.r13, base: access.place.base, index: access.place.index, scale: access.place.scale,
-                access.place.displacement, wide: isWide)
-            memoryCold = access.cold
+                0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale,
+                p.displacement, wide: isWide)
         } else {
             let number = Int(d.named[0].number)
             if host(number) < 0 {
@@ -101,9 +106,7 @@ extension BlockTranslator {
         let field: UInt8 = d.mnemonic == UInt16(truncatingIfNeeded: ZYDIS_MNEMONIC_DIV.rawValue) ? 6 : 7
         unsafe e.bytes(0xf7, 0xc0 | field << 3 | UInt8(Host.r13 & 7))
         unsafe cold.info = SiteInfo(d)
-        unsafe cold.next = unsafe e.at
         unsafe colds.append(cold)
-        if memoryCold >= 0 { endAccess(memoryCold) }
     }
 
     // MARK: Stack
@@ -120,16 +123,13 @@ extension BlockTranslator {
     func emitPush(_ index: Int) {
         let d = unsafe instruction(index).pointee
         let retry = unsafe e.at
-        var sourceCold = -1
         if d.memory.bytes > 0 {
-            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
-            sourceCold = access.cold
-            let p = access.place
+            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
             unsafe e.op(0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale, p.displacement)
             unsafe e.store(Host.r13, Host.rsp, Slot.operand)
         }
-        let access = unsafe emitAccess(index, stackOperand(-8), writes: true, freeR14: true, retry: retry)
-        let p = access.place
+        let p = unsafe emitAccess(
+            index, stackOperand(-8), writes: true, freeR14: true, retry: retry, isStack: true)
         if d.memory.bytes > 0 {
             unsafe e.load(Host.r14, Host.rsp, Slot.operand)
             unsafe e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
@@ -147,14 +147,11 @@ extension BlockTranslator {
             unsafe e.word(Int32(truncatingIfNeeded: d.immediate))
         }
         unsafe e.lea(Host.guestStack, base: Host.guestStack, -8)
-        endAccess(access.cold)
-        if sourceCold >= 0 { endAccess(sourceCold) }
     }
 
     func emitPop(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let access = unsafe emitAccess(index, stackOperand(0), writes: false, freeR14: true)
-        let p = access.place
+        let p = unsafe emitAccess(index, stackOperand(0), writes: false, freeR14: true, isStack: true)
         let number = Int(d.named[0].number)
         let register = host(number)
         if number == 4 {
@@ -164,18 +161,15 @@ extension BlockTranslator {
             if register < 0 { unsafe e.store(Host.r14, Host.rsp, Int32(number * 8)) }
             unsafe e.lea(Host.guestStack, base: Host.guestStack, 8)
         }
-        endAccess(access.cold)
     }
 
     func emitLeave(_ index: Int) {
         var operand = stackOperand(0)
         operand.base = 5
-        let access = unsafe emitAccess(index, operand, writes: false, freeR14: true)
-        let p = access.place
+        let p = unsafe emitAccess(index, operand, writes: false, freeR14: true)
         unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
         unsafe e.lea(Host.guestStack, base: Host.rbp, 8)
         unsafe e.move(Host.rbp, Host.r14)
-        endAccess(access.cold)
     }
 
     // MARK: Interrupt flag
@@ -214,6 +208,7 @@ extension BlockTranslator {
             unsafe e.call(to: runtime.slow)
             unsafe e.jump(to: cold.back)
             if let next = unsafe cold.next { unsafe e.jump(to: next) }
+        case .group: emitUngrouped(cold)
         case .link: unsafe emitLink(cold)
         case .miss: unsafe emitMiss(cold)
         case .crossJump:

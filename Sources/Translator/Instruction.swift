@@ -85,6 +85,15 @@ struct Decoded {
     var hasHighByte = false
     var immediate: Int64 = 0
     var mnemonic: UInt16 = 0
+    /// General registers that it writes, named or not.
+    var clobbers: UInt16 = 0
+    /// The groups that its operand's access and its stack's belong to (S:475); -1: none.
+    var group: Int8 = -1
+    var stackGroup: Int8 = -1
+    /// What RSP has become since the block's start, before this instruction.
+    var stackDelta: Int32 = 0
+    /// What it adds to RSP; nil if that cannot be said.
+    var stackChange: Int32? = 0
 }
 
 /// The arithmetic flags, where EFLAGS has them.
@@ -121,6 +130,39 @@ enum Flags {
         decoded.mnemonic = unsafe UInt16(truncatingIfNeeded: d.pointee.mnemonic.rawValue)
         unsafe flags(d, &decoded)
         decoded.kind = unsafe kind(d, operands, mode, &decoded)
+        for index in 0..<Int(d.pointee.operand_count)
+        where operands[index].type == ZYDIS_OPERAND_TYPE_REGISTER
+            && operands[index].actions & UInt8(ZYDIS_OPERAND_ACTION_MASK_WRITE.rawValue) != 0
+        {
+            if let register = general(operands[index].reg.value.rawValue) {
+                decoded.clobbers |= 1 << UInt16(register.number)
+            }
+        }
+        decoded.stackChange = stackChange(d, operands, decoded)
+    }
+
+    /// What the instruction adds to RSP, if that is all it does to it; nil for what cannot be said.
+    private func stackChange(
+        _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>, _ decoded: Decoded
+    ) -> Int32? {
+        switch decoded.kind {
+        case .push, .call, .callIndirect: return -8
+        case .pop: return decoded.named[0].number == 4 ? nil : 8
+        case .address:
+            guard decoded.clobbers & 1 << 4 != 0 else { return 0 }
+            return decoded.memory.base == 4 && decoded.memory.index < 0 && decoded.named[0].bytes == 8
+                ? Int32(truncatingIfNeeded: decoded.memory.displacement) : nil
+        case .plain:
+            guard decoded.clobbers & 1 << 4 != 0 else { return 0 }
+            guard d.pointee.operand_width == 64, operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE else { return nil }
+            let value = Int32(truncatingIfNeeded: operands[1].imm.value.s)
+            switch d.pointee.mnemonic {
+            case ZYDIS_MNEMONIC_ADD: return value
+            case ZYDIS_MNEMONIC_SUB: return 0 &- value
+            default: return nil
+            }
+        default: return decoded.clobbers & 1 << 4 != 0 ? nil : 0
+        }
     }
 
     // MARK: Flags
