@@ -39,8 +39,18 @@ package protocol Accelerator: AnyObject {
 /// Where generated code finds what it needs, in bytes from the core.
 package struct StateOffsets {
     package var rip: Int32 = 0, rflags: Int32 = 0, mxcsr: Int32 = 0, ymm: Int32 = 0, pollMask: Int32 = 0
+    package var tscOffset: Int32 = 0, kernelGSBase: Int32 = 0
+    /// The first of the segment registers.
+    package var segments: Int32 = 0
+    /// The pointer to the Interpreter's own TLB set.
+    package var tlb: Int32 = 0
     package static let codePage = Int32(AddressSlot.codePage * 8)
     package static func segmentBase(_ segment: Int) -> Int32 { Int32((AddressSlot.segmentBases + segment) * 8) }
+    package func selector(_ segment: Int) -> Int32 { segments + Int32(segment * MemoryLayout<Segment>.stride) }
+    /// `Segment.base`, the last eight bytes.
+    package func base(_ segment: Int) -> Int32 {
+        selector(segment) + Int32(MemoryLayout<Segment>.offset(of: \.base) ?? 16)
+    }
     /// All of a core.
     package static var coreBytes: Int { unsafe MemoryLayout<Core>.size }
 }
@@ -58,9 +68,15 @@ package struct StateOffsets {
     @inlinable package static var noAVX: TranslationMode { TranslationMode(rawValue: 8) }
     /// No access shares its check with another: for code that was left because they could not.
     @inlinable package static var alone: TranslationMode { TranslationMode(rawValue: 16) }
-    /// The bits of `noSSE` and `noAVX`.
-    @inlinable package static var vectors: UInt8 { 12 }
+    /// CR4: SMAP, FSGSBASE, TSD.
+    @inlinable package static var smap: TranslationMode { TranslationMode(rawValue: 32) }
+    @inlinable package static var bases: TranslationMode { TranslationMode(rawValue: 64) }
+    @inlinable package static var noTimeStamp: TranslationMode { TranslationMode(rawValue: 128) }
+    /// The bits that seldom change.
+    @inlinable package static var settings: UInt8 { 12 | 32 | 64 | 128 }
     @inlinable package var isUser: Bool { rawValue & 1 != 0 }
+    /// Said here once more, because the library's is a call through a table.
+    @inlinable package func contains(_ other: TranslationMode) -> Bool { rawValue & other.rawValue == other.rawValue }
 }
 
 /// How `execute` ended.
@@ -90,7 +106,9 @@ extension InterpreterVCPU {
         return unsafe StateOffsets(
             rip: offset(&cpu.core.state.rip), rflags: offset(&cpu.core.state.rflags),
             mxcsr: offset(&cpu.core.state.mxcsr), ymm: offset(&cpu.core.state.ymm),
-            pollMask: offset(&cpu.core.pollMask))
+            pollMask: offset(&cpu.core.pollMask), tscOffset: offset(&cpu.core.state.tscOffset),
+            kernelGSBase: offset(&cpu.core.state.kernelGSBase), segments: offset(&cpu.core.state.segments),
+            tlb: offset(&cpu.core.tlb))
     }
 
     package var translationMode: TranslationMode {
@@ -105,6 +123,10 @@ extension InterpreterVCPU {
         let isWatched = cpu.state.mxcsr & 0x1f80 != 0x1f80
         if isWatched || gates & 4 != 0 { mode |= 4 }
         if isWatched || gates & 8 != 0 { mode |= 8 }
+        let cr4 = cpu.state.cr4
+        if cr4 & CR4.smap != 0 { mode |= 32 }
+        if cr4 & CR4.fsGSBase != 0 { mode |= 64 }
+        if cr4 & CR4.timeStampDisable != 0 { mode |= 128 }
         return TranslationMode(rawValue: mode)
     }
 
@@ -124,7 +146,40 @@ extension InterpreterVCPU {
         set { cpu.setArithmeticFlags(newValue) }
     }
 
+    /// What the pointer at `StateOffsets.tlb` is with SMAP in force, and without.
+    package var supervisorSets: (closed: UInt, open: UInt) {
+        let cpu = self.cpu
+        func address(_ set: Int) -> UInt {
+            unsafe UInt(bitPattern: cpu.core.tlbSets + set * TLBEntry.setSize)
+        }
+        return (address(TLBEntry.supervisor), address(TLBEntry.supervisorOpen))
+    }
+
     // MARK: Work
+
+    /// Bytes that `prepare` fills.
+    package static var recordBytes: Int { unsafe 2 * MemoryLayout<Instruction>.stride }
+
+    /// Makes the record of an instruction, for `execute(_:)`. Good until `forgetCode`.
+    ///
+    /// - Parameters:
+    ///   - bytes: `count` of them, of which the instruction may need fewer.
+    ///   - offset: the instruction's in its page.
+    ///   - storage: for `recordBytes`.
+    package func prepare(
+        _ bytes: UnsafePointer<UInt8>, count: Int, offset: Int, into storage: UnsafeMutableRawPointer
+    ) -> Bool {
+        let records = unsafe storage.bindMemory(to: Instruction.self, capacity: 2)
+        return unsafe makeRecord(bytes, count: count, offset: offset, into: records)
+    }
+
+    /// Runs a prepared instruction at RIP, which is on the present code page.
+    package func execute(_ record: UnsafeRawPointer) -> Executed {
+        let cpu = self.cpu
+        unsafe cpu.core.event = .lookup
+        unsafe run(cpu, record.assumingMemoryBound(to: Instruction.self))
+        return unsafe cpu.core.event == .lookup ? .done : .stopped
+    }
 
     /// Runs the instruction at RIP.
     package func execute() -> Executed {

@@ -255,14 +255,30 @@ package import X86
     /// Runs exactly one instruction.
     func step(_ cpu: CPU) {
         do throws(Stop) {
-            let record = unsafe try lookupAlone(cpu)
-            let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
-            if let next = unsafe next {
-                unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
-                unsafe cpu.core.event = .lookup
-            }
-            if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
+            unsafe run(cpu, try lookupAlone(cpu))
         } catch {}
+    }
+
+    /// Runs one record.
+    func run(_ cpu: CPU, _ record: InstructionPointer) {
+        let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
+        if let next = unsafe next {
+            unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
+            unsafe cpu.core.event = .lookup
+        }
+        if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
+    }
+
+    /// Lowers an instruction by itself; false if its bytes do not suffice.
+    func makeRecord(
+        _ bytes: UnsafePointer<UInt8>, count: Int, offset: Int, into records: UnsafeMutablePointer<Instruction>
+    ) -> Bool {
+        unsafe copy.update(from: bytes, count: count)
+        do throws(Stop) {
+            guard let lowering = try lower(cpu, count, offset: offset) else { return false }
+            unsafe fill(records, lowering)
+            return true
+        } catch { return false }
     }
 
     // MARK: Code
@@ -279,6 +295,7 @@ package import X86
         codeCache.flush()
         unsafe straddling = straddling.map { unsafe Straddler(records: $0.records) }
         known.removeAll()
+        accelerator?.forgetCode()
         native.removeAll()
     }
 

@@ -40,22 +40,32 @@ extension BlockTranslator {
         case .jumpIndirect: emitIndirectJump(index)
         case .callIndirect: emitIndirectCall(index)
         case .clearInterrupts, .setInterrupts: emitInterruptFlag(index)
+        case .clearOverride, .setOverride: emitOverride(index)
+        case .swapGS: emitSwapGS()
+        case .timeStamp: emitTimeStamp(index)
+        case .readSegment: emitReadSegment(index)
+        case .readBase, .writeBase: emitBase(index)
+        case .pushFlags: emitPushFlags(index)
         case .interpret, .interpretLast: emitInterpreted(index)
         }
     }
 
     // MARK: The Interpreter
 
-    /// Calls the Interpreter for this instruction.
+    /// Calls the Interpreter for this instruction, with its record if there can be one.
     func emitInterpreted(_ index: Int) {
-        let d = unsafe instruction(index).pointee
-        unsafe e.saveFlags()
+        let d = instruction(index).pointee
+        e.saveFlags()
         if fixedPage != nil { emitCodePage() }
-        unsafe e.constant(Host.r13, UInt64(SiteInfo(d).word))
-        let back = unsafe e.at
-        unsafe e.call(to: runtime.slow)
+        let record = store.addRecord()
+        let isPrepared = core.prepare(
+            codeBytes(d.offset), count: available(d.offset), offset: Int(d.offset), into: record)
+        e.constant(Host.r14, isPrepared ? UInt64(UInt(bitPattern: record)) : 0)
+        e.constant(Host.r13, UInt64(SiteInfo(d).word))
+        let back = e.at
+        e.call(to: runtime.slow)
         // Five bytes that are never run: nothing is to be tried again.
-        unsafe e.jump(to: back)
+        e.jump(to: back)
     }
 
     /// Code that knows its page by heart tells it to those who don't.
@@ -112,7 +122,7 @@ extension BlockTranslator {
     // MARK: Stack
 
     /// [RSP + displacement], eight bytes.
-    private func stackOperand(_ displacement: Int64) -> MemoryOperand {
+    func stackOperand(_ displacement: Int64) -> MemoryOperand {
         var operand = MemoryOperand()
         operand.base = 4
         operand.displacement = displacement
@@ -172,20 +182,6 @@ extension BlockTranslator {
         unsafe e.move(Host.rbp, Host.r14)
     }
 
-    // MARK: Interrupt flag
-
-    /// CLI and STI at CPL 0, where IOPL cannot forbid them. STI's shadow of one
-    /// instruction comes by itself: requests are looked at where blocks begin.
-    func emitInterruptFlag(_ index: Int) {
-        let d = unsafe instruction(index).pointee
-        let isLive = d.liveBefore != 0
-        if isLive { unsafe e.saveFlags() }
-        let sets = d.kind == .setInterrupts
-        unsafe e.immediate(sets ? 1 : 4, Host.rsp, offsets.rflags, value: sets ? 0x200 : ~0x200)
-        unsafe e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
-        if isLive { unsafe e.restoreFlags() }
-    }
-
     // MARK: Behind the block
 
     func emitCold(_ cold: Cold) {
@@ -203,7 +199,7 @@ extension BlockTranslator {
         case .slow:
             // The check may have failed after it spoiled R13 and R14: nothing else.
             if fixedPage != nil { emitCodePage() }
-            if let operand = unsafe cold.operand { emitAddress(operand) }
+            if let operand = unsafe cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
             unsafe e.constant(Host.r13, UInt64(cold.info?.word ?? SiteInfo(d).word))
             unsafe e.call(to: runtime.slow)
             unsafe e.jump(to: cold.back)

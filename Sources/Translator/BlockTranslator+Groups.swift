@@ -74,7 +74,7 @@ extension BlockTranslator {
             default: break
             }
             switch d.pointee.kind {
-            case .push, .call, .callIndirect: d.pointee.stackGroup = join(4, delta - 8, 8, writes: true)
+            case .push, .pushFlags, .call, .callIndirect: d.pointee.stackGroup = join(4, delta - 8, 8, writes: true)
             case .pop, .ret: d.pointee.stackGroup = join(4, delta, 8, writes: false)
             case .interpret:
                 for base in 0..<16 { open[base] = -1 }

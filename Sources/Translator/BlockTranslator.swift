@@ -51,6 +51,7 @@ struct SiteInfo {
 @safe final class BlockTranslator {
     static let maximumInstructions = 64
 
+    let core: InterpreterVCPU
     let store: CodeStore
     let runtime: Runtime
     let offsets: StateOffsets
@@ -83,7 +84,9 @@ struct SiteInfo {
     private(set) var translatedInstructions: UInt64 = 0
     private(set) var translatedBytes: UInt64 = 0
 
-    init(store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
+    init(
+        core: InterpreterVCPU, store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
+        self.core = core
         self.store = store
         unsafe self.runtime = unsafe runtime
         self.offsets = offsets
@@ -170,6 +173,8 @@ struct SiteInfo {
         unsafe UnsafePointer(instructions + index)
     }
     func instruction(_ index: Int) -> UnsafeMutablePointer<Decoded> { unsafe decoded + index }
+    /// How many bytes there are from this place of the page on, at most fifteen.
+    func available(_ offset: UInt16) -> Int { min(15, limit - Int(offset)) }
     func codeBytes(_ offset: UInt16) -> UnsafePointer<UInt8> { unsafe UnsafePointer(page + Int(offset)) }
 
     /// Returns the offset past the last; nil if the first is not whole.
@@ -294,7 +299,7 @@ struct SiteInfo {
         if unsafe decoded[0].liveBefore != 0 { unsafe e.saveFlags() }
         block.staleEntry = unsafe e.address
         emitRIP(Int64(start))
-        unsafe e.jump(to: runtime.lookup)
+        unsafe e.jump(to: runtime.renew)
     }
 
     /// R14 = RIP of this place of the page; the flags stay.

@@ -105,6 +105,7 @@ struct Link: BitwiseCopyable {
         var crossLinks = 0
         var used = 0
         var start = 0
+        var records = 0
     }
 
     private let memory: GuestMemory
@@ -119,6 +120,8 @@ struct Link: BitwiseCopyable {
     private let slots: UnsafeMutablePointer<Int32>
     private let pages: UnsafeMutablePointer<Page>
     private let pageCount: Int
+    /// The Interpreter's records of instructions that are left to it.
+    private let records: UnsafeMutableRawPointer
     /// Executable address − writable address.
     let delta: Int
 
@@ -128,6 +131,7 @@ struct Link: BitwiseCopyable {
     static let blockCapacity = 1 << 18
     static let linkCapacity = 1 << 20
     static let slotCount = 1 << 20
+    static let recordCapacity = 1 << 18
 
     init(memory: GuestMemory) throws(HostError) {
         self.memory = memory
@@ -141,7 +145,8 @@ struct Link: BitwiseCopyable {
         }
         let offsets = (
             place(Block.self, Self.blockCapacity), place(Link.self, Self.linkCapacity),
-            place(Int32.self, Self.linkCapacity * 2), place(Int32.self, Self.slotCount), place(Page.self, pageCount)
+            place(Int32.self, Self.linkCapacity * 2), place(Int32.self, Self.slotCount), place(Page.self, pageCount),
+            place(UInt8.self, Self.recordCapacity * InterpreterVCPU.recordBytes)
         )
         tables = try AddressRange(allocating: size)
         blocks = (tables.base + offsets.0).bindMemory(to: Block.self, capacity: Self.blockCapacity)
@@ -149,6 +154,7 @@ struct Link: BitwiseCopyable {
         crossLinks = (tables.base + offsets.2).bindMemory(to: Int32.self, capacity: Self.linkCapacity * 2)
         slots = (tables.base + offsets.3).bindMemory(to: Int32.self, capacity: Self.slotCount)
         pages = (tables.base + offsets.4).bindMemory(to: Page.self, capacity: pageCount)
+        records = tables.base + offsets.5
         counts = .allocate(capacity: 1)
         counts.initialize(to: Counts())
     }
@@ -157,7 +163,7 @@ struct Link: BitwiseCopyable {
 
     var isFull: Bool {
         counts.pointee.used > Self.capacity - Self.reserve || counts.pointee.blocks > Self.blockCapacity - 2
-            || counts.pointee.links > Self.linkCapacity - 256 || counts.pointee.crossLinks > 2 * Self.linkCapacity - 256
+            || counts.pointee.records > Self.recordCapacity - 64 || counts.pointee.links > Self.linkCapacity - 256 || counts.pointee.crossLinks > 2 * Self.linkCapacity - 256
     }
 
     /// Bytes of generated code.
@@ -240,6 +246,13 @@ struct Link: BitwiseCopyable {
     private static func granules(_ start: Int, _ end: Int) -> UInt64 {
         let first = UInt64(start >> 6), last = UInt64(max(start, end - 1) >> 6)
         return (UInt64.max &<< first) & (UInt64.max &>> (63 - last))
+    }
+
+    /// Room for one more record of the Interpreter's.
+    func addRecord() -> UnsafeMutableRawPointer {
+        let number = counts.pointee.records
+        counts.pointee.records = number &+ 1
+        return records + number * InterpreterVCPU.recordBytes
     }
 
     // MARK: Links

@@ -22,7 +22,8 @@ enum Kind: UInt8 {
     case divide
     case push, pop, leave
     case jump, jumpIf, call, ret, jumpIndirect, callIndirect
-    case clearInterrupts, setInterrupts
+    case clearInterrupts, setInterrupts, clearOverride, setOverride
+    case swapGS, timeStamp, readSegment, readBase, writeBase, pushFlags
     /// Left to the Interpreter.
     case interpret
     /// The same, and what follows is not run next.
@@ -30,7 +31,7 @@ enum Kind: UInt8 {
 
     var endsBlock: Bool {
         switch self {
-        case .jump, .call, .ret, .jumpIndirect, .callIndirect, .interpretLast: true
+        case .jump, .call, .ret, .jumpIndirect, .callIndirect, .clearOverride, .setOverride, .interpretLast: true
         default: false
         }
     }
@@ -146,7 +147,7 @@ enum Flags {
         _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>, _ decoded: Decoded
     ) -> Int32? {
         switch decoded.kind {
-        case .push, .call, .callIndirect: return -8
+        case .push, .pushFlags, .call, .callIndirect: return -8
         case .pop: return decoded.named[0].number == 4 ? nil : 8
         case .address:
             guard decoded.clobbers & 1 << 4 != 0 else { return 0 }
@@ -236,6 +237,25 @@ enum Flags {
                 return .interpret
             }
             return .address
+        case ZYDIS_MNEMONIC_CLAC: return mode.contains(.user) ? .interpretLast : .clearOverride
+        case ZYDIS_MNEMONIC_STAC: return mode.contains(.user) ? .interpretLast : .setOverride
+        case ZYDIS_MNEMONIC_SWAPGS: return mode.contains(.user) ? .interpretLast : .swapGS
+        case ZYDIS_MNEMONIC_RDTSC:
+            return mode.contains(.user) && mode.contains(.noTimeStamp) ? .interpret : .timeStamp
+        case ZYDIS_MNEMONIC_RDFSBASE, ZYDIS_MNEMONIC_RDGSBASE, ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE:
+            guard mode.contains(.bases), d.pointee.operand_width == 64, named(d, operands, &decoded),
+                decoded.namedCount == 1, decoded.named[0].bytes == 8
+            else { return .interpret }
+            let isFS = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_WRFSBASE
+            decoded.immediate = Int64(isFS ? SegmentName.fs : SegmentName.gs)
+            let reads = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_RDGSBASE
+            return reads ? .readBase : .writeBase
+        case ZYDIS_MNEMONIC_MOV where d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x8c:
+            guard operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, named(d, operands, &decoded),
+                decoded.namedCount == 1, decoded.named[0].bytes >= 4
+            else { return .interpret }
+            decoded.immediate = Int64(operands[1].reg.value.rawValue &- ZYDIS_REGISTER_ES.rawValue)
+            return .readSegment
         case ZYDIS_MNEMONIC_CLI: return mode.contains(.user) ? .interpret : .clearInterrupts
         case ZYDIS_MNEMONIC_STI: return mode.contains(.user) ? .interpret : .setInterrupts
         case ZYDIS_MNEMONIC_PAUSE, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE,
@@ -310,6 +330,7 @@ enum Flags {
     ) -> Kind {
         guard unsafe d.pointee.operand_width == 64 else { return .interpret }
         switch unsafe d.pointee.mnemonic {
+        case ZYDIS_MNEMONIC_PUSHFQ: return .pushFlags
         case ZYDIS_MNEMONIC_PUSH:
             switch unsafe operands[0].type {
             case ZYDIS_OPERAND_TYPE_IMMEDIATE:

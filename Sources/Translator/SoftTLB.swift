@@ -165,6 +165,14 @@ internal import X86
         return (Layout.kernelTags, Layout.kernelCodes, Layout.kernelJumps)
     }
 
+    /// What `enterJump` was told.
+    func findJump(_ rip: UInt64, mode: TranslationMode) -> UInt? {
+        let table = Self.jumpTable(mode)
+        let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
+        guard jumps(table.tags, of: current)[index] == rip else { return nil }
+        return UInt(jumps(table.codes, of: current)[index])
+    }
+
     /// Lets jumps to `rip` find `code` without us.
     func enterJump(_ rip: UInt64, _ code: UInt, mode: TranslationMode, straddles: Bool) {
         let table = Self.jumpTable(mode)

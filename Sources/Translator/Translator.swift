@@ -19,8 +19,6 @@ internal import X86
     private let store: CodeStore
     private var blocks: BlockTranslator!
     private var runtime: Runtime!
-    /// The mode that the running code was translated for.
-    private var mode: TranslationMode = []
     /// Changes whenever a block dies.
     private var deaths: UInt64 = 0
     private(set) var statistics = TranslatorStatistics()
@@ -42,13 +40,17 @@ internal import X86
         unsafe runtime = unsafe Runtime(
             &e, offsets: offsets, hasAVX: features.sets.contains(.avx),
             slowFunction: Self.address(of: Self.slow), lookupFunction: Self.address(of: Self.lookUp),
+            renewFunction: Self.address(of: Self.renew),
             linkFunction: Self.address(of: Self.link))
         unsafe store.advance(to: e)
         store.keepPrologue()
         blocks = unsafe BlockTranslator(
-            store: store, runtime: runtime, offsets: offsets, features: features, strictFlags: strictFlags)
+            core: core, store: store, runtime: runtime, offsets: offsets, features: features, strictFlags: strictFlags)
         unsafe slot(Slot.owner, as: UInt.self).pointee = unsafe UInt(
             bitPattern: Unmanaged.passUnretained(self).toOpaque())
+        let sets = core.supervisorSets
+        slot(Slot.closedSet, as: UInt.self).pointee = sets.closed
+        slot(Slot.openSet, as: UInt.self).pointee = sets.open
         core.accelerator = self
     }
 
@@ -124,12 +126,17 @@ internal import X86
         unsafe owner(image)._withUnsafeGuaranteedRef { $0.lookUp() }
     }
 
+    private static let renew: LookUpFunction = { image in
+        unsafe owner(image)._withUnsafeGuaranteedRef { $0.renew() }
+    }
+
     private typealias LinkFunction = @convention(c) (UnsafeMutableRawPointer, UInt64) -> UInt
     private static let link: LinkFunction = { image, number in
         unsafe owner(image)._withUnsafeGuaranteedRef { $0.link(Int32(truncatingIfNeeded: number)) }
     }
 
     private func slow(_ address: UInt64, _ info: SiteInfo) -> UInt {
+        let mode = core.translationMode
         if (info.isAccess || info.isGroup) && address & 0xfff <= UInt64(4096 - info.bytes),
             let translation = core.translateData(address, write: info.writes),
             tlb.fill(address, translation, mode: mode, write: info.writes)
@@ -138,17 +145,18 @@ internal import X86
         }
         // Its accesses are made one by one.
         if info.isGroup { return Answer.next }
-        return interpret(info)
+        return interpret(info, record: info.isAccess ? nil : UnsafeRawPointer(bitPattern: UInt(address)), mode)
     }
 
     /// The instruction at this place of the code page, by the Interpreter.
-    private func interpret(_ info: SiteInfo) -> UInt {
+    private func interpret(_ info: SiteInfo, record: UnsafeRawPointer?, _ mode: TranslationMode) -> UInt {
         statistics.interpreted &+= 1
         let rip = core.codePage &+ info.offset
         let deaths = deaths
         core.rip = rip
         core.arithmeticFlags = flags
-        guard core.execute() == .done else { return Answer.out }
+        let executed = if let record { core.execute(record) } else { core.execute() }
+        guard executed == .done else { return Answer.out }
         flags = core.arithmeticFlags
         if core.needsRunLoop { return Answer.out }
         if core.rip == rip &+ info.length && !info.isLast && self.deaths == deaths && core.translationMode == mode {
@@ -158,6 +166,22 @@ internal import X86
     }
 
     private func lookUp() -> UInt {
+        if core.needsRunLoop { return Answer.out }
+        let rip = core.rip
+        let mode = core.translationMode
+        let code: UInt
+        if (mode.rawValue ^ jumpMode.rawValue) & TranslationMode.settings == 0, let known = tlb.findJump(rip, mode: mode) {
+            code = known
+            core.codePage = rip & ~0xfff
+        } else {
+            code = find(rip)
+        }
+        useCurrentImage()
+        return code
+    }
+
+    /// The code at RIP, whatever the jump table says: that has died.
+    private func renew() -> UInt {
         if core.needsRunLoop { return Answer.out }
         let code = find(core.rip)
         useCurrentImage()
@@ -186,7 +210,7 @@ internal import X86
 
     // MARK: Code
 
-    private var jumpVectors: TranslationMode = []
+    private var jumpMode: TranslationMode = []
 
     /// The block that `find` returned the entry of.
     private var lastFound: Int32?
@@ -194,11 +218,11 @@ internal import X86
     /// The entry for code at `rip`, which is RIP; `out` with what stopped it pending.
     private func find(_ rip: UInt64, isAlone: Bool = false) -> UInt {
         lastFound = nil
-        mode = core.translationMode
-        // The jump tables hold code of one kind as to vectors.
-        if (mode.rawValue ^ jumpVectors.rawValue) & TranslationMode.vectors != 0 {
+        let mode = core.translationMode
+        // The jump tables hold code of one kind as to settings.
+        if (mode.rawValue ^ jumpMode.rawValue) & TranslationMode.settings != 0 {
             tlb.forgetJumps()
-            jumpVectors = mode
+            jumpMode = mode
         }
         guard let physical = core.translateRIP() else { return Answer.out }
         let virtualPage = rip & ~0xfff
