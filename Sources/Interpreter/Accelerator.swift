@@ -1,7 +1,7 @@
 internal import VirtualCPU
 internal import GuestMemory
 internal import Synchronization
-internal import X86
+package import X86
 
 //S:400 A second engine in the first one's chair
 //
@@ -11,6 +11,18 @@ internal import X86
 // same run loop, and where the loop would start a chain of handlers, the
 // accelerator runs instead and comes back with the same three kinds of news.
 // Whatever it cannot do, it leaves to `execute`, one instruction at a time.
+
+/// Memory for a core that somebody else provides, and keeps for as long as this is kept.
+@safe package struct CoreStorage {
+    let address: UnsafeMutableRawPointer
+    private let owner: AnyObject
+
+    /// - Parameter address: of `StateOffsets.coreBytes` zeroed bytes, aligned to 64.
+    package init(_ address: UnsafeMutableRawPointer, of owner: AnyObject) {
+        unsafe self.address = address
+        self.owner = owner
+    }
+}
 
 /// Which translations of addresses are void (SDM 3A, 4.10.4.1).
 package enum FlushScope {
@@ -34,6 +46,13 @@ package protocol Accelerator: AnyObject {
     /// `count` bytes from a physical address, in one page, change.
     func codeWritten(_ physical: UInt64, _ count: Int)
     func forgetCode()
+    /// SYSCALL's MSRs are others: see `systemCallTemplates`.
+    func systemCallsChanged()
+}
+
+/// What SYSCALL and SYSRET put into CS and SS.
+package struct SystemCallTemplates {
+    package var kernelCode, kernelStack, userCode, userStack: Segment
 }
 
 /// Where generated code finds what it needs, in bytes from the core.
@@ -44,6 +63,7 @@ package struct StateOffsets {
     package var segments: Int32 = 0
     /// The pointer to the Interpreter's own TLB set.
     package var tlb: Int32 = 0
+    package var privilege: Int32 = 0, modeKey: Int32 = 0, lstar: Int32 = 0, syscallMask: Int32 = 0
     package static let codePage = Int32(AddressSlot.codePage * 8)
     package static func segmentBase(_ segment: Int) -> Int32 { Int32((AddressSlot.segmentBases + segment) * 8) }
     package func selector(_ segment: Int) -> Int32 { segments + Int32(segment * MemoryLayout<Segment>.stride) }
@@ -108,7 +128,8 @@ extension InterpreterVCPU {
             mxcsr: offset(&cpu.core.state.mxcsr), ymm: offset(&cpu.core.state.ymm),
             pollMask: offset(&cpu.core.pollMask), tscOffset: offset(&cpu.core.state.tscOffset),
             kernelGSBase: offset(&cpu.core.state.kernelGSBase), segments: offset(&cpu.core.state.segments),
-            tlb: offset(&cpu.core.tlb))
+            tlb: offset(&cpu.core.tlb), privilege: offset(&cpu.core.privilege), modeKey: offset(&cpu.core.modeKey),
+            lstar: offset(&cpu.core.state.lstar), syscallMask: offset(&cpu.core.state.syscallMask))
     }
 
     package var translationMode: TranslationMode {
@@ -147,12 +168,21 @@ extension InterpreterVCPU {
     }
 
     /// What the pointer at `StateOffsets.tlb` is with SMAP in force, and without.
-    package var supervisorSets: (closed: UInt, open: UInt) {
+    package var dataSets: (closed: UInt, open: UInt, user: UInt) {
         let cpu = self.cpu
         func address(_ set: Int) -> UInt {
             unsafe UInt(bitPattern: cpu.core.tlbSets + set * TLBEntry.setSize)
         }
-        return (address(TLBEntry.supervisor), address(TLBEntry.supervisorOpen))
+        return (address(TLBEntry.supervisor), address(TLBEntry.supervisorOpen), address(TLBEntry.user))
+    }
+
+    /// Nil where a kernel's SYSCALL does more than enter 64-bit code with
+    /// interrupts, traps and AC off and no arithmetic flag set.
+    package var systemCallTemplates: SystemCallTemplates? {
+        let cpu = self.cpu
+        let wanted = RFlags.arithmetic | RFlags.trap | RFlags.interrupt | RFlags.alignmentCheck
+        guard cpu.state.efer & EFER.systemCallEnable != 0, cpu.state.syscallMask & wanted == wanted else { return nil }
+        return cpu.systemCallSegments
     }
 
     // MARK: Work
@@ -225,3 +255,4 @@ extension InterpreterVCPU {
     /// A page has become code: no write to it may go unseen.
     package func forgetWritablePages() { cpu.flushOwnTLB() }
 }
+//:

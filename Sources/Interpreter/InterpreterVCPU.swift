@@ -26,7 +26,7 @@ package import X86
     private let decoder = Decoder()
     private let table = LoweringTable()
     private var coreStorage: UnsafeMutablePointer<Core>!
-    private let ownsStorage: Bool
+    private let storage: CoreStorage?
     private var straddling = unsafe [Straddler](repeating: Straddler(), count: 64)
     private let writtenPages = WrittenPages()
 
@@ -47,7 +47,7 @@ package import X86
 
     package init(
         memory: GuestMemory, requests: VCPURequests, interruptController: (any InterruptController)?,
-        features: CPUFeatures = .forThisHost, storage: UnsafeMutableRawPointer? = nil
+        features: CPUFeatures = .forThisHost, storage: CoreStorage? = nil
     ) {
         self.memory = memory
         self.requests = requests
@@ -56,8 +56,8 @@ package import X86
         native = NativePool(isIntel: features.isIntel)
         codeCache = unsafe CodeCache(memory: memory, stale: Handlers.stale)
         unsafe scratch = .allocate(capacity: 2)
-        ownsStorage = unsafe storage == nil
-        unsafe coreStorage = storage?.bindMemory(to: Core.self, capacity: 1) ?? .allocate(capacity: 1)
+        self.storage = storage
+        unsafe coreStorage = storage?.address.bindMemory(to: Core.self, capacity: 1) ?? .allocate(capacity: 1)
         unsafe coreStorage.initialize(to: Core(owner: self, memory: memory, requests: requests))
         let cpu = self.cpu
         codeCache.onNewCodePage = { cpu.flushOwnTLB() }
@@ -71,7 +71,7 @@ package import X86
 
     deinit {
         unsafe coreStorage.deinitialize(count: 1)
-        if ownsStorage { unsafe coreStorage.deallocate() }
+        if storage == nil { unsafe coreStorage.deallocate() }
         unsafe scratch.deallocate()
     }
 
@@ -104,6 +104,7 @@ package import X86
         let result = body(&cpu.state)
         cpu.setArithmeticFlags(cpu.state.rflags)
         cpu.modeChanged()
+        accelerator?.systemCallsChanged()
         // Whoever only looked must not cost the Guest its TLB.
         if cpu.pagingRegisters != paging {
             cpu.loadPageDirectoryPointersUnchecked()
@@ -127,6 +128,7 @@ package import X86
         asksTooMuch = false
         codeCache.flush()
         accelerator?.forgetCode()
+        accelerator?.systemCallsChanged()
         cpu.modeChanged()
         cpu.flushTLB()
     }

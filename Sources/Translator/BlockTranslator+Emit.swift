@@ -46,6 +46,8 @@ extension BlockTranslator {
         case .readSegment: emitReadSegment(index)
         case .readBase, .writeBase: emitBase(index)
         case .pushFlags: emitPushFlags(index)
+        case .systemCall: emitSystemCall(index)
+        case .systemReturn: emitSystemReturn(index)
         case .interpret, .interpretLast: emitInterpreted(index)
         }
     }

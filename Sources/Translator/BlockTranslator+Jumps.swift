@@ -19,8 +19,6 @@ internal import X86
 // are put into their slot first, and a block that wants them takes them out.
 
 extension BlockTranslator {
-    private var isUser: Bool { mode.contains(.user) }
-
     /// To a place that is known by its distance from the page.
     func emitDirectJump(to target: Int64, flagsLive: UInt32, viaSlot: Bool = false) {
         if isNear(target) || fixedPage != nil {
@@ -45,8 +43,9 @@ extension BlockTranslator {
     }
 
     /// To RIP in R14, flags in their slot.
-    func emitJumpTable(_ index: Int, release: Int32 = 0, mayFault: Bool = false) {
+    func emitJumpTable(_ index: Int, to target: TranslationMode? = nil, release: Int32 = 0, mayFault: Bool = false) {
         unsafe e.move(Host.r13, Host.r14, wide: false)
+        let mode = target ?? mode
         let table = SoftTLB.jumpTable(mode)
         unsafe e.immediate(4, Host.r13, Int32(table.count - 1), wide: false)
         unsafe e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.tags)
@@ -54,7 +53,7 @@ extension BlockTranslator {
         unsafe cold.release = release
         unsafe cold.mayFault = mayFault
         if release != 0 { unsafe e.lea(Host.guestStack, base: Host.guestStack, release) }
-        if isUser {
+        if mode.isUser {
             // Where the code finds its page.
             unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
             unsafe e.immediate(4, Host.r14, -4096)

@@ -112,24 +112,126 @@ extension BlockTranslator {
         if isLive { e.restoreFlags() }
     }
 
+    // MARK: System calls
+
+    /// The way out of both, for the Interpreter: nothing has been done yet.
+    private func leaveToInterpreter(_ index: Int, _ places: UnsafeMutablePointer<UInt8>...) {
+        for place in places {
+            var cold = Cold(.slow, index: index, place: place, back: e.at)
+            cold.info = SiteInfo(instruction(index).pointee)
+            colds.append(cold)
+        }
+    }
+
+    /// CS and SS, as they were prepared at `template`.
+    private func emitSegments(_ template: Int32) {
+        let stride = Int32(MemoryLayout<Segment>.stride)
+        for (number, from) in [(SegmentName.cs, template), (SegmentName.ss, template + stride)] {
+            for word in 0..<(stride / 8) {
+                e.load(Host.r13, Host.rsp, from + word * 8)
+                e.store(Host.r13, Host.rsp, offsets.selector(number) + word * 8)
+            }
+        }
+    }
+
+    /// The Interpreter's idea of the mode follows.
+    private func emitPrivilege(_ level: UInt8, tlbSet: Int32) {
+        e.byte(0xc6)  // mov byte
+        e.memory(0, base: Host.rsp, offsets.privilege)
+        e.byte(level)
+        e.immediate(level == 3 ? 1 : 4, Host.rsp, offsets.modeKey, value: level == 3 ? 8 : ~8)
+        e.load(Host.r13, Host.rsp, tlbSet)
+        e.store(Host.r13, Host.rsp, offsets.tlb)
+    }
+
+    /// R14 = RFLAGS without RF, from the state and the flags in their slot.
+    private func emitFlagsImage() {
+        e.load(Host.r13, Host.rsp, Slot.flags, wide: false)
+        e.move(Host.r14, Host.r13, wide: false)
+        e.immediate(4, Host.r14, 1, wide: false)
+        e.shift(4, Host.r14, 11, wide: false)
+        e.shift(5, Host.r13, 8, wide: false)
+        e.immediate(4, Host.r13, 0xd5, wide: false)
+        e.op(0x09, Host.r13, rm: Host.r14, wide: false)
+        e.load(Host.r13, Host.rsp, offsets.rflags, wide: false)
+        e.immediate(
+            4, Host.r13, ~Int32(truncatingIfNeeded: RFlags.arithmetic | RFlags.resume | RFlags.virtual8086),
+            wide: false)
+        e.op(0x09, Host.r13, rm: Host.r14, wide: false)
+    }
+
+    /// SYSCALL (SDM 2B), where `systemCallTemplates` allows it: RCX and R11
+    /// take RIP and RFLAGS, the masked flags go, LSTAR is where it leads.
+    func emitSystemCall(_ index: Int) {
+        let d = instruction(index).pointee
+        e.saveFlags()
+        e.immediate(7, Host.rsp, Slot.systemCalls, value: 0)
+        leaveToInterpreter(index, e.jump(if: Condition.equal))
+        emitFlagsImage()
+        e.move(Host.r11, Host.r14)
+        e.load(Host.r13, Host.rsp, offsets.syscallMask)
+        e.rex(true, 0, -1, Host.r13)
+        e.bytes(0xf7, 0xd0 | UInt8(Host.r13 & 7))  // not r13
+        e.op(0x21, Host.r13, rm: Host.r14)  // and r14, r13
+        e.immediate(1, Host.r14, 2)
+        e.store(Host.r14, Host.rsp, offsets.rflags)
+        e.storeConstant(Host.rsp, Slot.flags, 0x200)
+        e.immediate(4, Host.rsp, offsets.pollMask, value: ~1)
+        emitRIP(Int64(d.offset) + Int64(d.length))
+        e.move(Host.rcx, Host.r14)
+        emitSegments(Slot.kernelSegments)
+        let isClosed = mode.contains(.smap)
+        emitPrivilege(0, tlbSet: isClosed ? Slot.closedSet : Slot.openSet)
+        e.load(Host.r14, Host.rsp, offsets.lstar)
+        emitJumpTable(index, to: isClosed ? [] : .open)
+    }
+
+    /// SYSRET to 64-bit code in the lower half, without TF and AC.
+    func emitSystemReturn(_ index: Int) {
+        e.immediate(7, Host.rsp, Slot.systemCalls, value: 0)
+        let isOff = e.jump(if: Condition.equal)
+        e.rex(false, 0, -1, Host.r11)
+        e.bytes(0xf7, 0xc0 | UInt8(Host.r11 & 7))  // test r11d, imm32
+        e.word(Int32(truncatingIfNeeded: RFlags.trap | RFlags.alignmentCheck))
+        let isWatched = e.jump(if: Condition.notEqual)
+        e.move(Host.r13, Host.rcx)
+        e.shift(5, Host.r13, 47)
+        let isUpper = e.jump(if: Condition.notEqual)
+        leaveToInterpreter(index, isOff, isWatched, isUpper)
+        // RFLAGS' bits 0…7 → 8…15 of the slot, bit 11 → 0.
+        e.move(Host.r13, Host.r11, wide: false)
+        e.immediate(4, Host.r13, 0xd5, wide: false)
+        e.shift(4, Host.r13, 8, wide: false)
+        e.move(Host.r14, Host.r11, wide: false)
+        e.shift(5, Host.r14, 11, wide: false)
+        e.immediate(4, Host.r14, 1, wide: false)
+        e.op(0x09, Host.r14, rm: Host.r13, wide: false)
+        e.store(Host.r13, Host.rsp, Slot.flags, wide: false)
+        e.move(Host.r13, Host.r11, wide: false)
+        e.immediate(4, Host.r13, 0x3c_7fd7, wide: false)
+        e.immediate(1, Host.r13, 2, wide: false)
+        e.store(Host.r13, Host.rsp, offsets.rflags)
+        // IF decides whether interrupts are heard.
+        e.load(Host.r14, Host.rsp, offsets.pollMask, wide: false)
+        e.immediate(4, Host.r14, ~1, wide: false)
+        e.shift(5, Host.r13, 9, wide: false)
+        e.immediate(4, Host.r13, 1, wide: false)
+        e.op(0x09, Host.r13, rm: Host.r14, wide: false)
+        e.store(Host.r14, Host.rsp, offsets.pollMask, wide: false)
+        emitSegments(Slot.userSegments)
+        emitPrivilege(3, tlbSet: Slot.userSet)
+        e.move(Host.r14, Host.rcx)
+        emitJumpTable(index, to: .user)
+    }
+
     /// PUSHFQ: the CPU's arithmetic flags among those of the state.
     func emitPushFlags(_ index: Int) {
         let d = instruction(index).pointee
         e.saveFlags()
         let p = emitAccess(index, stackOperand(-8), writes: true, freeR14: true, isStack: true, saves: false, restores: false)
-        // AH → bits 0…7, AL → bit 11, of what LAHF and SETO have left.
-        e.store(Host.rax, Host.rsp, Slot.temporary)
-        e.load(Host.rax, Host.rsp, Slot.flags, wide: false)
-        e.move(Host.r14, Host.rax, wide: false)
-        e.immediate(4, Host.r14, 1, wide: false)
-        e.shift(4, Host.r14, 11, wide: false)
-        e.shift(5, Host.rax, 8, wide: false)
-        e.immediate(4, Host.rax, 0xd5, wide: false)
-        e.op(0x09, Host.rax, rm: Host.r14, wide: false)  // or r14d, eax
-        e.load(Host.rax, Host.rsp, offsets.rflags, wide: false)
-        e.immediate(4, Host.rax, ~Int32(truncatingIfNeeded: RFlags.arithmetic | RFlags.resume | RFlags.virtual8086), wide: false)
-        e.op(0x09, Host.rax, rm: Host.r14, wide: false)
-        e.load(Host.rax, Host.rsp, Slot.temporary)
+        e.store(Host.r13, Host.rsp, Slot.operand)
+        emitFlagsImage()
+        e.load(Host.r13, Host.rsp, Slot.operand)
         e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
         e.lea(Host.guestStack, base: Host.guestStack, -8)
         if d.liveAfter != 0 { e.restoreFlags() }

@@ -180,6 +180,7 @@ struct SiteInfo {
     /// Returns the offset past the last; nil if the first is not whole.
     private func decode(from start: Int, isAlone: Bool) -> Int? {
         var offset = start
+        var isInShadow = false
         count = 0
         while count < Self.maximumInstructions && offset < 4096 {
             let instruction = instructions + count
@@ -201,8 +202,12 @@ struct SiteInfo {
             classifier.classify(instruction, operand, mode: mode, &d.pointee)
             count += 1
             offset += Int(d.pointee.length)
-            if d.pointee.kind.endsBlock || isAlone { break }
+            if d.pointee.kind.endsBlock || isAlone || isInShadow { break }
+            isInShadow = d.pointee.kind == .setInterrupts
         }
+        // An STI's shadow ends with the instruction behind it, and requests are
+        // looked at there. Where that is not in the block, the run loop sees to it.
+        if decoded[count - 1].kind == .setInterrupts { decoded[count - 1].kind = .interpret }
         return offset
     }
 
@@ -229,7 +234,7 @@ struct SiteInfo {
             switch unsafe d.pointee.kind {
             case .jumpIf: unsafe live |= liveFlags(at: d.pointee.target)
             case .jump, .call: live = unsafe liveFlags(at: d.pointee.target)
-            case .ret, .jumpIndirect, .callIndirect, .interpretLast: live = Flags.all
+            case .ret, .jumpIndirect, .callIndirect, .systemCall, .systemReturn, .interpretLast: live = Flags.all
             default: break
             }
             unsafe d.pointee.liveAfter = live

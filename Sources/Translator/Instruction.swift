@@ -24,6 +24,7 @@ enum Kind: UInt8 {
     case jump, jumpIf, call, ret, jumpIndirect, callIndirect
     case clearInterrupts, setInterrupts, clearOverride, setOverride
     case swapGS, timeStamp, readSegment, readBase, writeBase, pushFlags
+    case systemCall, systemReturn
     /// Left to the Interpreter.
     case interpret
     /// The same, and what follows is not run next.
@@ -31,7 +32,8 @@ enum Kind: UInt8 {
 
     var endsBlock: Bool {
         switch self {
-        case .jump, .call, .ret, .jumpIndirect, .callIndirect, .clearOverride, .setOverride, .interpretLast: true
+        case .jump, .call, .ret, .jumpIndirect, .callIndirect, .clearOverride, .setOverride, .systemCall,
+            .systemReturn, .interpretLast: true
         default: false
         }
     }
@@ -209,7 +211,12 @@ enum Flags {
         let category = unsafe d.pointee.meta.category
         let mnemonic = unsafe d.pointee.mnemonic
         switch category {
-        case ZYDIS_CATEGORY_SYSCALL, ZYDIS_CATEGORY_SYSRET, ZYDIS_CATEGORY_INTERRUPT: return .interpretLast
+        case ZYDIS_CATEGORY_SYSCALL, ZYDIS_CATEGORY_SYSRET, ZYDIS_CATEGORY_INTERRUPT:
+            if mnemonic == ZYDIS_MNEMONIC_SYSCALL && mode.contains(.user) { return .systemCall }
+            if mnemonic == ZYDIS_MNEMONIC_SYSRET && d.pointee.operand_width == 64 && !mode.contains(.user) {
+                return .systemReturn
+            }
+            return .interpretLast
         default: break
         }
         switch mnemonic {
@@ -229,6 +236,12 @@ enum Flags {
             return unsafe branch(d, operands, &decoded)
         case ZYDIS_CATEGORY_PUSH, ZYDIS_CATEGORY_POP: return unsafe stack(d, operands, mode, &decoded)
         default: break
+        }
+        // What the vendors differ in: 0F 0D of a register, F3 90 with REX.B.
+        if d.pointee.opcode_map == ZYDIS_OPCODE_MAP_0F && d.pointee.opcode == 0x0d && d.pointee.raw.modrm.mod == 3
+            || d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x90 && d.pointee.raw.rex.B != 0
+        {
+            return .interpret
         }
         switch mnemonic {
         case ZYDIS_MNEMONIC_LEAVE: return unsafe d.pointee.operand_width == 64 ? .leave : .interpret

@@ -72,8 +72,13 @@ enum Slot {
     /// What the Interpreter's TLB pointer is with SMAP in force, and with AC set.
     static let closedSet = Slot.owner + 8
     static let openSet = Slot.owner + 16
+    static let userSet = Slot.owner + 24
+    /// Not 0: SYSCALL and SYSRET may be done in place, with these for CS and SS.
+    static let systemCalls = Slot.owner + 32
     /// What the groups of a block have in common (S:475).
     static let addends = Layout.slots + 128
+    static let kernelSegments = Layout.slots + 256
+    static let userSegments = Layout.slots + 256 + 64
 }
 
 /// One page in a TLB that generated code reads.

@@ -144,14 +144,22 @@ internal import Interpreter
         for register in unsafe resident { unsafe e.store(register, Host.rsp, Int32(register * 8)) }
         unsafe e.store(Host.guestStack, Host.rsp, 4 * 8)
         unsafe vectors(&e, 0x11, offsets, hasAVX)
-        if hasAVX { unsafe e.bytes(0xc5, 0xf8, 0x77) }  // vzeroupper
-        unsafe e.bytes(0x0f, 0xae)  // stmxcsr
-        unsafe e.memory(3, base: Host.rsp, offsets.mxcsr)
+        if hasAVX { e.bytes(0xc5, 0xf8, 0x77) }  // vzeroupper
+        // Only what has happened: the masks are those of `restore`.
+        e.bytes(0x0f, 0xae)  // stmxcsr
+        e.memory(3, base: Host.rsp, Slot.temporary)
+        e.load(Host.rax, Host.rsp, Slot.temporary, wide: false)
+        e.immediate(4, Host.rax, 0x3f, wide: false)
+        e.op(0x09, Host.rax, base: Host.rsp, offsets.mxcsr, wide: false)
     }
 
     private static func restore(_ e: inout Emitter, _ offsets: StateOffsets, _ hasAVX: Bool) {
-        unsafe e.bytes(0x0f, 0xae)  // ldmxcsr
-        unsafe e.memory(2, base: Host.rsp, offsets.mxcsr)
+        // All exceptions masked: with one that is not, the Interpreter does the vectors.
+        e.load(Host.rax, Host.rsp, offsets.mxcsr, wide: false)
+        e.immediate(1, Host.rax, 0x1f80, wide: false)
+        e.store(Host.rax, Host.rsp, Slot.temporary, wide: false)
+        e.bytes(0x0f, 0xae)  // ldmxcsr
+        e.memory(2, base: Host.rsp, Slot.temporary)
         unsafe vectors(&e, 0x10, offsets, hasAVX)
         for register in unsafe resident { unsafe e.load(register, Host.rsp, Int32(register * 8)) }
         unsafe e.load(Host.guestStack, Host.rsp, 4 * 8)

@@ -48,9 +48,10 @@ internal import X86
             core: core, store: store, runtime: runtime, offsets: offsets, features: features, strictFlags: strictFlags)
         unsafe slot(Slot.owner, as: UInt.self).pointee = unsafe UInt(
             bitPattern: Unmanaged.passUnretained(self).toOpaque())
-        let sets = core.supervisorSets
+        let sets = core.dataSets
         slot(Slot.closedSet, as: UInt.self).pointee = sets.closed
         slot(Slot.openSet, as: UInt.self).pointee = sets.open
+        slot(Slot.userSet, as: UInt.self).pointee = sets.user
         core.accelerator = self
     }
 
@@ -92,6 +93,16 @@ internal import X86
     func flushTranslations(_ scope: FlushScope) {
         let (cr3, cr4) = core.controlRegisters
         if tlb.flush(scope, cr3: cr3, cr4: cr4) { store.disconnectCrossLinks() }
+        useCurrentImage()
+    }
+
+    func systemCallsChanged() {
+        let templates = core.systemCallTemplates
+        slot(Slot.systemCalls, as: UInt64.self).pointee = templates == nil ? 0 : 1
+        guard let templates else { return }
+        let kernel = slot(Slot.kernelSegments, as: Segment.self), user = slot(Slot.userSegments, as: Segment.self)
+        (kernel[0], kernel[1]) = (templates.kernelCode, templates.kernelStack)
+        (user[0], user[1]) = (templates.userCode, templates.userStack)
     }
 
     func codeWritten(_ physical: UInt64, _ count: Int) {
@@ -156,8 +167,8 @@ internal import X86
         core.rip = rip
         core.arithmeticFlags = flags
         let executed = if let record { core.execute(record) } else { core.execute() }
-        guard executed == .done else { return Answer.out }
         flags = core.arithmeticFlags
+        guard executed == .done else { return Answer.out }
         if core.needsRunLoop { return Answer.out }
         if core.rip == rip &+ info.length && !info.isLast && self.deaths == deaths && core.translationMode == mode {
             return Answer.next
@@ -193,7 +204,8 @@ internal import X86
         let isRelative = link.kind.contains(.relative)
         let target = isRelative ? core.codePage &+ UInt64(bitPattern: link.target) : UInt64(bitPattern: link.target)
         core.rip = target
-        if core.needsRunLoop { return Answer.out }
+        // Code that is left for its like without groups may be in an STI's shadow.
+        if !link.kind.contains(.alone) && core.needsRunLoop { return Answer.out }
         let generation = statistics.flushes
         let page = isRelative ? core.codePage : target & ~0xfff
         let source = store.blocks[Int(link.source)].key.physical >> 12

@@ -85,10 +85,15 @@ extension CPU {
             state.efer = value & ~EFER.longModeActive | old & EFER.longModeActive
             if (old ^ value) & EFER.noExecuteEnable != 0 { flushTLB() }
             modeChanged()
-        case MSR.star: state.star = value
+            owner.accelerator?.systemCallsChanged()
+        case MSR.star:
+            state.star = value
+            owner.accelerator?.systemCallsChanged()
         case MSR.lstar: state.lstar = try canonical(value)
         case MSR.cstar: state.cstar = try canonical(value)
-        case MSR.syscallMask: state.syscallMask = value & 0xffff_ffff
+        case MSR.syscallMask:
+            state.syscallMask = value & 0xffff_ffff
+            owner.accelerator?.systemCallsChanged()
         case MSR.fsBase: setSegmentBase(SegmentName.fs, try canonical(value))
         case MSR.gsBase: setSegmentBase(SegmentName.gs, try canonical(value))
         case MSR.kernelGSBase: state.kernelGSBase = try canonical(value)

@@ -47,6 +47,17 @@ private enum FlatSegment {
 }
 
 extension CPU {
+    /// What 64-bit SYSCALL and SYSRET make of STAR.
+    var systemCallSegments: SystemCallTemplates {
+        let kernel = UInt16(truncatingIfNeeded: state.star >> 32) & 0xfffc
+        let user = UInt16(truncatingIfNeeded: state.star >> 48)
+        return SystemCallTemplates(
+            kernelCode: FlatSegment.code(kernel, privilege: 0, long: true),
+            kernelStack: FlatSegment.stack(kernel &+ 8, privilege: 0),
+            userCode: FlatSegment.code((user &+ 16) | 3, privilege: 3, long: true),
+            userStack: FlatSegment.stack(user &+ 8 | 3, privilege: 3))
+    }
+
     private func enterFlat(_ code: Segment, _ stack: Segment) {
         state.segments[SegmentName.cs] = code
         state.segments[SegmentName.ss] = stack
