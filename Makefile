@@ -72,7 +72,7 @@ bench: build ## measures, and writes the figures to SPECIFICATION.md
 
 fuzz-cpu: deps ## instructions against this machine's own CPU (CASES=20000000, ONLY='shld,pcmp*', SEED=1)
 	ROOST_CASES=$(or $(CASES),20000000) $(if $(ONLY),ROOST_ONLY='$(ONLY)') $(if $(SEED),ROOST_SEED=$(SEED)) \
-	$(SWIFT) test -c release --filter interpreterAgrees $(FLAGS)
+	$(SWIFT) test -c release --filter AgreesWithTheHost $(FLAGS)
 
 fuzz-guest: deps ## Guests made of noise, in every mode of the CPU (SECONDS=600)
 	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter HostileGuest $(FLAGS)

@@ -1,7 +1,7 @@
 import CPUOracle
+import EngineTesting
 import Glibc
 import GuestMemory
-import Interpreter
 import Testing
 import VirtualCPU
 import X86
@@ -42,10 +42,9 @@ enum DifferentialSettings {
         #expect(mismatches.isEmpty, "\(summary(mismatches))")
     }
 
-    @Test func interpreterAgreesWithTheHost() throws {
+    @Test(.everyEngine) func engineAgreesWithTheHost() throws {
         let memory = try GuestCPU.makeMemory()
-        let vcpu = InterpreterVCPU(memory: memory, requests: VCPURequests(), interruptController: nil)
-        try compareWithHost(vcpu, memory)
+        try compareWithHost(try TestedEngine.current.makeVCPU(memory, VCPURequests(), nil), memory)
     }
 
     private func compareWithHost(_ engine: some VCPU, _ memory: GuestMemory) throws {

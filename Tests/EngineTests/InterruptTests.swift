@@ -1,6 +1,6 @@
+import EngineTesting
 import GuestMemory
 import HostInterface
-import Interpreter
 import Synchronization
 import Testing
 import VirtualCPU
@@ -9,7 +9,7 @@ import X86
 private final class PostingTime: Sendable { let value = Atomic<UInt64>(0) }
 
 /// When an interrupt is taken, and when not (SDM 3A, 6.8; SDM 2B, "STI").
-@Suite struct InterruptTests {
+@Suite(.everyEngine) struct InterruptTests {
     typealias Place = Machine.Place
     let controller = FakeController()
     let machine: Machine
