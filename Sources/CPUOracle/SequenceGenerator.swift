@@ -251,6 +251,6 @@ extension Tolerance {
     /// Nothing that an instruction behind this one could pick up differs, but for flags.
     fileprivate var isExactButForFlags: Bool {
         (0..<16).allSatisfy { gpr[$0] == ~0 } && freeVectors == 0 && memory && x87InOrder && mxcsr == 0xffff
-            && freeMemory.isEmpty
+            && freeMemory.isEmpty && !mayFault
     }
 }

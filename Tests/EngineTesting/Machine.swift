@@ -189,15 +189,9 @@ package final class Machine {
 
     // MARK: Running
 
-    /// Runs to an exit; a program that never ends is stopped after seconds.
+    /// Runs to an exit; a program that never ends is stopped after a while.
     @discardableResult package func run() -> VCPUExit {
-        let requests = self.requests
-        let watchdog = Task.detached {
-            try await Task.sleep(for: .seconds(5))
-            requests.post(.stop)
-        }
-        defer { watchdog.cancel() }
-        return vcpu.run()
+        Deadline.of(seconds: 20, requests) { vcpu.run() }
     }
 
     /// Runs to a HLT, and returns RIP after it.
