@@ -68,7 +68,7 @@ let package = Package(
 
         tests("Launcher", ["Launcher", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),
-        tests("Boot", ["HostInterface", "roost"]),
+        tests("Boot", ["Launcher", "HostInterface", "roost"]),
         tests("Journey", ["HostInterface"]),
         // What every engine must pass, and the machines that its tests share.
         .target(

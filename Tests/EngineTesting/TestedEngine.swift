@@ -15,8 +15,7 @@ package import X86
 /// An engine that must pass the tests.
 package struct TestedEngine: Sendable {
     package let name: String
-    private let make:
-        @Sendable (GuestMemory, VCPURequests, (any InterruptController)?, CPUFeatures) throws -> any VCPU
+    private let make: @Sendable (GuestMemory, VCPURequests, (any InterruptController)?, CPUFeatures) throws -> any VCPU
 
     /// All of them. A new engine is a line here.
     package static let all = [
