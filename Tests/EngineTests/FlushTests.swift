@@ -136,13 +136,15 @@ import X86
         }
     }
 
-    // The code that is being run takes its own page away: the next instruction is not there.
+    // The code that is being run takes its own page away: the instruction behind the flush is not there. Nor need
+    // the flush itself be: a CPU may forget a translation at any time (SDM 3A, 4.10.2.3).
     @Test(arguments: Flush.allCases) func runningPageIsTakenAway(_ flush: Flush) throws {
         let machine = try Machine()
         try machine.enterPaging(Self.setup)
         try machine.put64(Self.one | 3, at: Self.setup.slots[3])
         var program = Program(at: Self.page)
         program.store(.rdi, Memory(.rsi))
+        let taken = program.here
         flush.emit(&program)
         let next = program.here
         program.increment(.rdx)
@@ -158,14 +160,15 @@ import X86
             state.gpr[Register.rbx] = Self.page
             state.gpr[Register.rsi] = Self.setup.slots[3]
             state.gpr[Register.rdi] = 0
+            state.gpr[Register.rdx] = 0
             state.gpr[9] = state.cr3
             state.gpr[10] = state.cr4
             state.gpr[11] = descriptor
         }
         let frame = machine.runToHandler(Vector.pageFault)
-        // The two that write CR4 twice have lost the page after the first write.
         let fault = try machine.get64(frame + 8)
-        #expect(fault == (flush == .globalPages ? next - 4 : next))
+        #expect((taken...next).contains(fault))
+        #expect(machine[.rdx] == 0)
         #expect(machine.vcpu.withState { $0.cr2 } == fault)
         #expect(try machine.get64(frame) == 0x10)
     }

@@ -10,7 +10,7 @@ import X86
 /// computes: nothing that it computes may change, and every one must be taken.
 @Suite(.everyEngine, .serialized) struct InterruptStormTests {
     typealias Place = Machine.Place
-    private static let iterations: UInt64 = 1_000_000
+    private static let iterations: UInt64 = 4_000_000
 
     /// A loop that adds up something in RAX, RCX times, with RBX at data, and
     /// leaves a checksum there; all registers and flags alive.
@@ -154,7 +154,7 @@ import X86
         #expect(registers(machine) == expected)
         #expect(try machine.get64(Place.data + 0x40) == sum)
         let taken = try machine.get64(Place.data + 0x800)
-        #expect(taken > 10, "not much of a storm")
+        #expect(taken > 3, "not much of a storm")
         #expect(taken + UInt64(controller.count) == raised.count.load(ordering: .relaxed))
     }
 
