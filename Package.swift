@@ -68,16 +68,23 @@ let package = Package(
 
         tests("Launcher", ["Launcher", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),
-        tests("Boot", ["HostInterface", "roost"]),
+        tests("Boot", ["Launcher", "HostInterface", "roost"]),
         tests("Journey", ["HostInterface"]),
-        tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
+        // What every engine must pass, and the machines that its tests share.
+        .target(
+            name: "EngineTesting", dependencies: ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            path: "Tests/EngineTesting", swiftSettings: settings),
+        tests("Engine", ["EngineTesting", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        tests(
+            "Interpreter",
+            ["EngineTesting", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
         tests("Platform", ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         tests(
             "PlatformBoot",
             ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
         tests(
             "HostileGuest",
-            ["CPUOracle", "Interpreter", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+            ["EngineTesting", "CPUOracle", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         // The host's CPU as a judge of engines; tests, fuzzers and benches only.
         .target(name: "COracle"),
         room("CPUOracle", ["COracle", "CZydis"]),
@@ -88,7 +95,7 @@ let package = Package(
             path: "Benchmarks/RoostBench", swiftSettings: settings),
 
         tests("CPUOracle", ["CPUOracle"]),
-        tests("Conformance", ["CPUOracle", "Interpreter", "VirtualCPU", "X86", "GuestMemory"]),
+        tests("Conformance", ["EngineTesting", "CPUOracle", "VirtualCPU", "X86", "GuestMemory"]),
     ]
 )
 //:

@@ -9,7 +9,7 @@ package struct Disassembler {
     }
 
     /// An instruction with all its operands, and the line of Zydis' tables that it is.
-    @safe package struct Instruction {
+    @safe package struct Instruction: @unchecked Sendable {
         fileprivate var raw = unsafe ZydisDecodedInstruction()
         package fileprivate(set) var operands: [ZydisDecodedOperand] = []
         /// Equal for two instructions if and only if they are of the same definition.
@@ -47,6 +47,19 @@ package struct Disassembler {
         package var undefinedFlags: UInt64 {
             guard let flags = unsafe raw.cpu_flags else { return 0 }
             return unsafe UInt64(flags.pointee.undefined)
+        }
+        /// Of the arithmetic flags, those that what it does depends on.
+        package var testedFlags: UInt64 {
+            if name.hasPrefix("pushf") || name == "lahf" { return 0x8d5 }
+            guard let flags = unsafe raw.cpu_flags else { return 0 }
+            return unsafe UInt64(flags.pointee.tested) & 0x8d5
+        }
+        /// Those that have a new value after it, whatever the operands.
+        package var surelyWrittenFlags: UInt64 {
+            // A count of 0 writes none.
+            let mayCountZero = ["shl", "shr", "sar", "shld", "shrd", "rol", "ror", "rcl", "rcr"].contains(name)
+            guard !mayCountZero, !isRepeated, let flags = unsafe raw.cpu_flags else { return 0 }
+            return unsafe UInt64(flags.pointee.modified | flags.pointee.set_0 | flags.pointee.set_1)
         }
     }
 

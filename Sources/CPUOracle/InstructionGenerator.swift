@@ -28,15 +28,31 @@ package struct InstructionGenerator {
     /// The next case and its instruction.
     package mutating func next() -> (test: TestCase, instruction: Disassembler.Instruction) {
         while true {
-            let group = groups[random.below(groups.count)]
-            let form = group[random.below(group.count)]
+            let form = nextForm()
             for _ in 0..<8 {
-                guard let bytes = encode(form), let instruction = decoder.decode(bytes),
-                    instruction.definition == form.definition, instruction.length <= 15
-                else { continue }
-                if let test = makeCase(Array(bytes.prefix(instruction.length)), instruction) { return test }
+                guard let (bytes, instruction) = instruction(of: form) else { continue }
+                if let test = makeCase(bytes, instruction) { return test }
             }
         }
+    }
+
+    /// An instruction that has no state to go with it; nil now and then.
+    mutating func nextInstruction() -> (bytes: [UInt8], instruction: Disassembler.Instruction)? {
+        instruction(of: nextForm())
+    }
+
+    private mutating func nextForm() -> InstructionForm {
+        let group = groups[random.below(groups.count)]
+        return group[random.below(group.count)]
+    }
+
+    private mutating func instruction(
+        of form: InstructionForm
+    ) -> (bytes: [UInt8], instruction: Disassembler.Instruction)? {
+        guard let bytes = encode(form), let instruction = decoder.decode(bytes),
+            instruction.definition == form.definition, instruction.length <= 15
+        else { return nil }
+        return (Array(bytes.prefix(instruction.length)), instruction)
     }
 
     /// Bytes of the form with random operands, and random bytes behind them for displacement and immediate.
@@ -105,9 +121,17 @@ extension InstructionGenerator {
     private mutating func makeCase(
         _ bytes: [UInt8], _ instruction: Disassembler.Instruction
     ) -> (test: TestCase, instruction: Disassembler.Instruction)? {
-        var test = TestCase()
+        var test = makeState()
         test.setCode(bytes)
         test.rip = place(codeOf: bytes.count)
+        tune(&test, instruction)
+        var current = instruction
+        return placeOperands(&test, &current) ? (test, current) : nil
+    }
+
+    /// Registers, without code.
+    mutating func makeState() -> TestCase {
+        var test = TestCase()
         for index in 0..<16 { test.gpr[index] = random.integer() }
         test.gpr[4] = OracleLayout.stack.lowerBound + 0x1000 + UInt64(random.below(64)) * 8
         test.rflags = 0x202 | random.next() & 0x8d5
@@ -116,9 +140,7 @@ extension InstructionGenerator {
         for index in 0..<64 { test.ymm[index] = random.vectorWord() }
         setVectorControl(&test)
         setX87(&test)
-        tune(&test, instruction)
-        var current = instruction
-        return placeOperands(&test, &current) ? (test, current) : nil
+        return test
     }
 
     private mutating func place(codeOf count: Int) -> UInt64 {

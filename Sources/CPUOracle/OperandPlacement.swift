@@ -63,6 +63,30 @@ extension InstructionGenerator {
         return true
     }
 
+    /// Moves a memory operand to a place of its own, in a state that is given, by its displacement; where that has
+    /// not enough bits, false unless it happens to lie well.
+    mutating func aimOperand(
+        _ operand: ZydisDecodedOperand, _ bytes: inout [UInt8], _ instruction: inout Disassembler.Instruction,
+        _ state: TestCase
+    ) -> Bool {
+        guard let address = effectiveAddress(of: operand, state, instruction) else { return false }
+        let field = instruction.displacement
+        if field.bits == 32, operand.visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT {
+            let mayCross =
+                !(instruction.hasLock || instruction.name == "xchg") || !InstructionSets.splitLocksArePunished
+            let place = choosePlace(bytes: operand.byteCount, mayCross: mayCross)
+            let value = Int64(bitPattern: place &- address) &+ operand.mem.disp.value
+            guard value == Int64(Int32(truncatingIfNeeded: value)) else { return false }
+            for index in 0..<4 { bytes[field.offset + index] = UInt8(truncatingIfNeeded: value >> (index * 8)) }
+            guard let changed = decoder.decode(bytes), changed.definition == instruction.definition else {
+                return false
+            }
+            instruction = changed
+            return true
+        }
+        return [OracleLayout.data, OracleLayout.stack, OracleLayout.rom].contains { $0.contains(address) }
+    }
+
     private mutating func solve(
         _ test: inout TestCase, _ instruction: inout Disassembler.Instruction, _ index: Int, _ place: UInt64
     ) -> Bool {

@@ -8,8 +8,8 @@ internal import COracle
 // must agree. A manual can be misread. The silicon is what guests were
 // tested on.
 //
-// A case is one instruction at some place in the code pages, all else there
-// being INT3. Wherever the instruction leads, the next thing that happens is
+// A case is one instruction, or a sequence of them, at some place in the code
+// pages, all else there being INT3. Wherever the instruction leads, the next thing that happens is
 // a trap, and the trap's state is the outcome.
 
 /// Where a case may have memory. Everything in between is unmapped.
@@ -41,7 +41,7 @@ package struct MemoryPatch: BitwiseCopyable, Sendable {
     package init() {}
 }
 
-/// One instruction and the state it starts in. Laid out as `struct oracle_case`.
+/// One instruction, or a sequence, and the state it starts in. Laid out as `struct oracle_case`.
 package struct TestCase: BitwiseCopyable, Sendable {
     package var gpr = InlineArray<16, UInt64>(repeating: 0)
     package var rip = OracleLayout.code.lowerBound
@@ -50,10 +50,13 @@ package struct TestCase: BitwiseCopyable, Sendable {
     package var ymm = InlineArray<64, UInt64>(repeating: 0)
     /// Bytes 0…159 of what FXSAVE64 writes: x87, and MXCSR at byte 24.
     package var fxsave = InlineArray<20, UInt64>(repeating: 0)
-    package var code = InlineArray<2, UInt64>(repeating: 0)
+    package var code = InlineArray<32, UInt64>(repeating: 0)
     package var codeCount: UInt64 = 0
     package var patchCount: UInt64 = 0
     package var patches = InlineArray<4, MemoryPatch>(repeating: MemoryPatch())
+
+    /// Bytes of code that a case has room for.
+    package static let maximumCode = Int(ORACLE_CODE_WORDS) * 8
 
     package init() {
         fxsave[0] = 0x37f  // FCW: FNINIT's
@@ -66,10 +69,19 @@ package struct TestCase: BitwiseCopyable, Sendable {
     }
 
     package mutating func setCode(_ bytes: [UInt8]) {
-        precondition(bytes.count <= 15)
-        code = [0, 0]
+        precondition(bytes.count <= Self.maximumCode)
+        for word in 0..<(max(bytes.count, Int(codeCount)) + 7) / 8 { code[word] = 0 }
         for (index, byte) in bytes.enumerated() { code[index / 8] |= UInt64(byte) << (index % 8 * 8) }
         codeCount = UInt64(bytes.count)
+    }
+
+    /// Other bytes in the middle of the code.
+    package mutating func overwriteCode(_ bytes: [UInt8], at offset: Int) {
+        precondition(offset >= 0 && offset + bytes.count <= Int(codeCount))
+        for (index, byte) in bytes.enumerated() {
+            let place = offset + index, shift = UInt64(place % 8 * 8)
+            code[place / 8] = code[place / 8] & ~(0xff << shift) | UInt64(byte) << shift
+        }
     }
 
     package var codeBytes: [UInt8] {

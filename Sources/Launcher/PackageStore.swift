@@ -11,6 +11,7 @@ internal import HostInterface
 //     CACHE/apt/        apt's lists and its configuration
 //     CACHE/packages/NAME/      one unpacked package
 //     CACHE/packages/NAME.name  for a meta package: what it stood for
+//     CACHE/apt-i386/, CACHE/packages/NAME:i386/     and so for other architectures
 //     CACHE/lock        held by the one process that fetches
 //
 // A package is unpacked into a folder beside its own and moved there whole: a
@@ -19,12 +20,20 @@ internal import HostInterface
 /// Debian packages, fetched once and kept unpacked.
 package struct PackageStore {
     package let folder: String
+    private let architecture: String
     private let progress: Progress
 
-    package init(folder: String = PackageStore.defaultFolder, progress: Progress) {
+    /// - Parameter architecture: Debian's name of the one that the packages are for.
+    package init(
+        folder: String = PackageStore.defaultFolder, architecture: String = PackageStore.guestArchitecture,
+        progress: Progress
+    ) {
         self.folder = folder
+        self.architecture = architecture
         self.progress = progress
     }
+
+    package static let guestArchitecture = "amd64"
 
     /// $ROOST_CACHE, or `roost` in the user's cache folder (XDG Base Directory Specification).
     package static var defaultFolder: String {
@@ -54,15 +63,21 @@ package struct PackageStore {
     private func readyFolder(of name: String) -> String? {
         var real = name
         if let alias = try? readFile(aliasFile(of: name)) { real = String(decoding: alias, as: UTF8.self) }
-        let path = folder + "/packages/" + real
+        let path = path(of: real)
         return Files.exists(path) ? path : nil
     }
 
-    private func aliasFile(of name: String) -> String { folder + "/packages/\(name).name" }
+    private func path(of name: String) -> String {
+        folder + "/packages/" + name + (architecture == Self.guestArchitecture ? "" : ":" + architecture)
+    }
+
+    private func aliasFile(of name: String) -> String { path(of: name) + ".name" }
 
     private func fetch(_ name: String) throws -> String {
         defer { progress.finish() }
-        let apt = Apt(folder: folder + "/apt")
+        let apt = Apt(
+            folder: folder + "/apt" + (architecture == Self.guestArchitecture ? "" : "-" + architecture),
+            architecture: architecture)
         try apt.prepare()
 
         // A mirror that is down is no reason to give up: what matters is whether the package is to be had.
@@ -75,7 +90,7 @@ package struct PackageStore {
         }
         let real = name.hasPrefix("linux-image-") ? candidates.first { $0.hasPrefix("linux-image-") } ?? name : name
 
-        let target = folder + "/packages/" + real
+        let target = path(of: real)
         if !Files.exists(target) {
             let work = try Files.createTemporaryFolder(beside: target)
             defer { Files.remove(work) }
@@ -97,6 +112,7 @@ package struct PackageStore {
 /// apt, with a state of its own.
 private struct Apt {
     let folder: String
+    let architecture: String
 
     static let advice = "or pass --kernel FILE and --initrd FILE"
 
@@ -120,8 +136,8 @@ private struct Apt {
             Dir::Cache "\(quoted)/cache";
             Dir::Log "\(quoted)";
             APT::Sandbox::User "";
-            APT::Architecture "amd64";
-            APT::Architectures { "amd64"; };
+            APT::Architecture "\(architecture)";
+            APT::Architectures { "\(architecture)"; };
             Acquire::Languages "none";
             Acquire::Retries "3";
             #clear APT::Update::Pre-Invoke;

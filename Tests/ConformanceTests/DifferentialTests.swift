@@ -1,7 +1,7 @@
 import CPUOracle
+import EngineTesting
 import Glibc
 import GuestMemory
-import Interpreter
 import Testing
 import VirtualCPU
 import X86
@@ -12,6 +12,8 @@ enum DifferentialSettings {
     static func variable(_ name: String) -> String? { unsafe getenv(name).map { unsafe String(cString: $0) } }
     static var seed: UInt64 { variable("ROOST_SEED").flatMap { UInt64($0) } ?? UInt64.random(in: 0..<1 << 48) }
     static var cases: Int { variable("ROOST_CASES").flatMap { Int($0) } ?? 300_000 }
+    /// Every tenth case is a sequence; it takes about ten times as long to make.
+    static var sequences: Int { max(1, cases / 10) }
     /// `ROOST_REPORT=FILE`: all mismatches go there in full.
     static var report: String? { variable("ROOST_REPORT") }
     /// `ROOST_TRACE=FILE`: has the case that is being run, should it take the process with it. Slow.
@@ -42,10 +44,9 @@ enum DifferentialSettings {
         #expect(mismatches.isEmpty, "\(summary(mismatches))")
     }
 
-    @Test func interpreterAgreesWithTheHost() throws {
+    @Test(.everyEngine) func engineAgreesWithTheHost() throws {
         let memory = try GuestCPU.makeMemory()
-        let vcpu = InterpreterVCPU(memory: memory, requests: VCPURequests(), interruptController: nil)
-        try compareWithHost(vcpu, memory)
+        try compareWithHost(try TestedEngine.current.makeVCPU(memory, VCPURequests(), nil), memory)
     }
 
     private func compareWithHost(_ engine: some VCPU, _ memory: GuestMemory) throws {
@@ -72,6 +73,35 @@ enum DifferentialSettings {
         }
         if let path = DifferentialSettings.report { try save(summary(mismatches, shown: 5, groups: .max), path) }
         #expect(failures == 0, "\(failures) of \(count) cases from ROOST_SEED=\(seed):\n\(summary(mismatches))")
+    }
+
+    /// What a single instruction cannot show: one instruction's results in the hands of the next.
+    @Test(.everyEngine) func sequencesAgreeWithTheHost() throws {
+        let seed = DifferentialSettings.seed, count = DifferentialSettings.sequences
+        let memory = try GuestCPU.makeMemory()
+        let vcpu = try TestedEngine.current.makeVCPU(memory, VCPURequests(), nil)
+        print("\(TestedEngine.current.name): \(count) sequences from ROOST_SEED=\(seed)")
+        let image = MemoryImage(seed: seed)
+        let guest = try GuestCPU(engine: vcpu, memory: memory, image: image)
+        let host = HostCPU(image: image)
+        var generator = SequenceGenerator(
+            forms: InstructionForms(), seed: seed, only: DifferentialSettings.only, host: host)
+        var mismatches: [Mismatch] = []
+        var failures = 0, done = 0, instructions = 0
+        while done < count {
+            let batch = generator.next(min(HostCPU.batchSize, count - done))
+            for sequence in batch {
+                instructions += sequence.count
+                guard let found = sequence.compare(on: guest, with: host) else { continue }
+                failures += 1
+                if mismatches.count < 20_000 { mismatches.append(found) }
+            }
+            done += batch.count
+        }
+        print("\(instructions) instructions in \(done) sequences")
+        #expect(instructions > done * 8, "\(instructions) instructions in \(done) sequences")
+        if let path = DifferentialSettings.report { try save(summary(mismatches, shown: 5, groups: .max), path) }
+        #expect(failures == 0, "\(failures) of \(count) sequences from ROOST_SEED=\(seed):\n\(summary(mismatches))")
     }
 
     private func save(_ text: String, _ path: String) throws {

@@ -1,15 +1,15 @@
 import CPUOracle
+import EngineTesting
 import Glibc
 import GuestMemory
 import HostInterface
-import Interpreter
 import Platform
 import Synchronization
 import VirtualCPU
 import X86
 
 /// Guests made of noise, one after the other on one vCPU, each from a seed of
-/// its own. They may do what they like; `run` returns after a while.
+/// its own, on the engine whose turn it is. They may do what they like; `run` returns after a while.
 final class HostileGuest {
     /// What the other thread needs, that stops the Guest and otherwise disturbs it.
     private final class Shared: Sendable {
@@ -34,7 +34,7 @@ final class HostileGuest {
     private let requests = VCPURequests()
     private let controller: NoisyController
     private let pc: PC?
-    private let vcpu: InterpreterVCPU
+    private let vcpu: any VCPU
     private let shared = Shared()
     private var tormentor: HostThread?
 
@@ -51,7 +51,7 @@ final class HostileGuest {
         } else {
             pc = nil
         }
-        vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: pc?.localAPIC ?? controller)
+        vcpu = try TestedEngine.current.makeVCPU(memory, requests, pc?.localAPIC ?? controller)
         let (shared, requests, memory) = (shared, requests, memory)
         let lines = pc.map { pc in (0..<24).map { pc.interruptLine(gsi: $0) } } ?? []
         tormentor = try HostThread(name: "tormentor") {

@@ -1,8 +1,8 @@
 import CPUOracle
+import EngineTesting
 import Glibc
 import GuestMemory
 import HostInterface
-import Interpreter
 import Testing
 import VirtualCPU
 import X86
@@ -14,7 +14,7 @@ import X86
 /// `ROOST_FUZZ_SECONDS` makes it longer (`make fuzz-guest`); `ROOST_FUZZ_SEED`
 /// runs the one Guest that a failure named, and `ROOST_FUZZ_HERE` whole
 /// batches, in this process, for a debugger.
-@Suite(.serialized) struct HostileGuestTests {
+@Suite(.everyEngine, .serialized) struct HostileGuestTests {
     @Test(arguments: [false, true], [false, true])
     func hostSurvives(withDevices: Bool, disturbed: Bool) async throws {
         if let text = environmentVariable("ROOST_FUZZ_SEED"), let seed = UInt64(text, radix: 16) {
@@ -38,10 +38,13 @@ import X86
             await #expect(processExitsWith: .success) {
                 [
                     batch = batch as UInt64, withDevices = withDevices as Bool, disturbed = disturbed as Bool,
-                    nanoseconds = nanoseconds as Int64
+                    nanoseconds = nanoseconds as Int64, engine = TestedEngine.current.name as String
                 ] in
-                try Self.runBatch(
-                    batch, withDevices: withDevices, disturbed: disturbed, nanoseconds: UInt64(nanoseconds))
+                // A process of its own knows nothing of whose turn it is.
+                try TestedEngine.$current.withValue(TestedEngine.named(engine)) {
+                    try Self.runBatch(
+                        batch, withDevices: withDevices, disturbed: disturbed, nanoseconds: UInt64(nanoseconds))
+                }
             }
             let path = Self.tracePath(batch)
             // Only a process that ended well takes its trace away.
@@ -59,7 +62,7 @@ import X86
     func codeThatNeverRepeats(trap: Bool) throws {
         let memory = try GuestMemory(byteCount: Layout.memoryBytes)
         let requests = VCPURequests()
-        let vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: nil)
+        let vcpu = try TestedEngine.current.makeVCPU(memory, requests, nil)
         // L: lock add dword [ebx], imm32; inc dword [imm32]; jmp L
         try memory.write(
             [0xf0, 0x81, 0x03, 0, 0, 0, 0, 0xff, 0x05, 0x03, 0, 1, 0, 0xeb, 0xf1], at: GuestPhysicalAddress(Layout.code)

@@ -1,3 +1,4 @@
+import EngineTesting
 import GuestMemory
 import Interpreter
 import Testing
@@ -44,8 +45,9 @@ import X86
         let machine = try Machine()
         try machine.enterLongMode()
         try machine.put([0x0f, 0x0b], at: Machine.Place.code)  // ud2
-        let (exit, executed) = machine.vcpu.run(atMost: 100)
-        guard case .halt = exit else { Issue.record("no halt: \(machine.vcpu.describe())"); return }
+        let vcpu = try #require(machine.vcpu as? InterpreterVCPU)
+        let (exit, executed) = vcpu.run(atMost: 100)
+        guard case .halt = exit else { Issue.record("no halt: \(vcpu.describe())"); return }
         #expect(executed == 1)  // the handler's HLT
     }
 }

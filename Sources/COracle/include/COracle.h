@@ -1,5 +1,5 @@
 /* The part of the oracle that lives in signal handlers: a child process that
- * runs single instructions on the real CPU and says what became of them. */
+ * runs short pieces of code on the real CPU and says what became of them. */
 #ifndef ROOST_CORACLE_H
 #define ROOST_CORACLE_H
 
@@ -19,6 +19,7 @@
 #define ORACLE_IMAGE_PAGES 5     /* all of DATA, STACK, ROM, in this order */
 #define ORACLE_IMAGE_WORDS (ORACLE_IMAGE_PAGES * 512)
 
+#define ORACLE_CODE_WORDS 32 /* of one case: room for a sequence, in pieces */
 #define ORACLE_PATCHES 4
 #define ORACLE_CHANGES 96
 #define ORACLE_BATCH 256
@@ -39,7 +40,7 @@ struct oracle_case {
     uint64_t rflags;
     uint64_t ymm[16][4];
     uint64_t fxsave[20]; /* bytes 0…159 of FXSAVE64; MXCSR at 24 */
-    uint64_t code[2];
+    uint64_t code[ORACLE_CODE_WORDS];
     uint64_t code_count;
     uint64_t patch_count;
     struct oracle_patch patches[ORACLE_PATCHES];

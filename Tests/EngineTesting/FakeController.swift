@@ -1,23 +1,25 @@
-import Synchronization
-import VirtualCPU
+internal import Synchronization
+package import VirtualCPU
 
 /// Interrupts without an APIC: what a test raises waits in a line.
-final class FakeController: InterruptController, Sendable {
-    let requests = VCPURequests()
+package final class FakeController: InterruptController, Sendable {
+    package let requests = VCPURequests()
     private let waiting = Mutex<[UInt8]>([])
     private let priority = Atomic<UInt8>(0)
 
+    package init() {}
+
     /// Any thread.
-    func raise(_ vector: UInt8) {
+    package func raise(_ vector: UInt8) {
         waiting.withLock { waiting in
             waiting.append(vector)
             requests.post(.interrupt)
         }
     }
 
-    var count: Int { waiting.withLock { $0.count } }
+    package var count: Int { waiting.withLock { $0.count } }
 
-    func acknowledgeInterrupt() -> UInt8? {
+    package func acknowledgeInterrupt() -> UInt8? {
         waiting.withLock { waiting in
             // As an APIC does: a vector of the present class or below stays where it is.
             guard let index = waiting.firstIndex(where: { $0 >> 4 > taskPriorityClass }) else {
@@ -30,7 +32,7 @@ final class FakeController: InterruptController, Sendable {
         }
     }
 
-    var taskPriorityClass: UInt8 {
+    package var taskPriorityClass: UInt8 {
         get { priority.load(ordering: .relaxed) }
         set {
             priority.store(newValue, ordering: .relaxed)

@@ -1,12 +1,12 @@
+import EngineTesting
 import GuestMemory
-import Interpreter
 import Testing
 import VirtualCPU
 import X86
 
 /// The rules of SDM 3A, 4.6 and 4.7, for every mode and size of page, with one
 /// entry of the walk changed at a time.
-@Suite struct PagingTests {
+@Suite(.everyEngine) struct PagingTests {
     typealias Place = Machine.Place
 
     enum Kind: CaseIterable { case read, write, fetch }

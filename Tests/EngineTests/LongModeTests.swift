@@ -1,10 +1,10 @@
-import Interpreter
+import EngineTesting
 import Testing
 import VirtualCPU
 import X86
 
 /// Exceptions, stacks and system calls of 64-bit mode.
-@Suite struct LongModeTests {
+@Suite(.everyEngine) struct LongModeTests {
     typealias Place = Machine.Place
     typealias Selector = Machine.Selector
     let machine: Machine

@@ -1,11 +1,11 @@
+import EngineTesting
 import GuestMemory
-import Interpreter
 import Testing
 import VirtualCPU
 import X86
 
 /// Real, protected and virtual-8086 mode.
-@Suite struct LegacyModeTests {
+@Suite(.everyEngine) struct LegacyModeTests {
     typealias Place = Machine.Place
     typealias Selector = Machine.Selector
     let machine: Machine

@@ -1,10 +1,10 @@
-import Interpreter
+import EngineTesting
 import Testing
 import VirtualCPU
 import X86
 
 /// Single steps and breakpoints (SDM 3B, chapter 17), in 64-bit mode.
-@Suite struct DebugTests {
+@Suite(.everyEngine) struct DebugTests {
     typealias Place = Machine.Place
     let machine: Machine
     /// Counts what #DB was taken for, and goes on: inc qword [0x30000]; mov rbx, [rsp]; iretq

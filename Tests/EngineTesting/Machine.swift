@@ -1,80 +1,81 @@
-import GuestMemory
-import Interpreter
-import Testing
-import VirtualCPU
-import X86
+package import GuestMemory
+package import Testing
+package import VirtualCPU
+package import X86
 
-/// A bare vCPU with a few MiB of RAM, and what the tests of privilege want in
+/// A bare vCPU, of the engine whose turn it is, with a few MiB of RAM, and what the tests of privilege want in
 /// it: tables at fixed places, programs as bytes with their assembly beside.
-final class Machine {
-    let memory: GuestMemory
-    let vcpu: InterpreterVCPU
-    let requests: VCPURequests
+package final class Machine {
+    package let memory: GuestMemory
+    package let vcpu: any VCPU
+    package let requests: VCPURequests
 
-    enum Place {
-        static let gdt: UInt64 = 0x5000, idt: UInt64 = 0x6000, tss: UInt64 = 0x7000, otherTSS: UInt64 = 0x7800
+    package enum Place {
+        package static let gdt: UInt64 = 0x5000, idt: UInt64 = 0x6000, tss: UInt64 = 0x7000, otherTSS: UInt64 = 0x7800
         /// Where programs and handlers are put.
-        static let code: UInt64 = 0x10000, user: UInt64 = 0x18000
+        package static let code: UInt64 = 0x10000, user: UInt64 = 0x18000
         /// Tops of stacks.
-        static let stack: UInt64 = 0x21000, kernelStack: UInt64 = 0x23000, ist: UInt64 = 0x25000,
+        package static let stack: UInt64 = 0x21000, kernelStack: UInt64 = 0x23000, ist: UInt64 = 0x25000,
             userStack: UInt64 = 0x27000
-        static let data: UInt64 = 0x30000
+        package static let data: UInt64 = 0x30000
         /// A page that is not mapped in long mode.
-        static let hole: UInt64 = 0x100000
+        package static let hole: UInt64 = 0x100000
         /// Handler of a vector: one HLT, at this address.
-        static func handler(_ vector: UInt8) -> UInt64 { 0x12000 + UInt64(vector) * 16 }
+        package static func handler(_ vector: UInt8) -> UInt64 { 0x12000 + UInt64(vector) * 16 }
     }
 
-    enum Selector {
-        static let code: UInt16 = 0x08, data: UInt16 = 0x10
-        static let userCode32: UInt16 = 0x1b, userData: UInt16 = 0x23, userCode64: UInt16 = 0x2b
-        static let tss: UInt16 = 0x30
+    package enum Selector {
+        package static let code: UInt16 = 0x08, data: UInt16 = 0x10
+        package static let userCode32: UInt16 = 0x1b, userData: UInt16 = 0x23, userCode64: UInt16 = 0x2b
+        package static let tss: UInt16 = 0x30
         /// Free for a test, 0x40 and up.
-        static let free: UInt16 = 0x40
+        package static let free: UInt16 = 0x40
     }
 
-    init(_ controller: FakeController? = nil, features: CPUFeatures = .forThisHost) throws {
+    package init(_ controller: FakeController? = nil, features: CPUFeatures = .forThisHost) throws {
         memory = try GuestMemory(byteCount: 4 << 20)
         requests = controller?.requests ?? VCPURequests()
-        vcpu = InterpreterVCPU(memory: memory, requests: requests, interruptController: controller, features: features)
+        vcpu = try TestedEngine.current.makeVCPU(memory, requests, controller, features: features)
     }
 
     // MARK: Memory
 
-    func put(_ bytes: [UInt8], at address: UInt64) throws { try memory.write(bytes, at: GuestPhysicalAddress(address)) }
-    func put16(_ value: UInt16, at address: UInt64) throws {
+    package func put(_ bytes: [UInt8], at address: UInt64) throws {
+        try memory.write(bytes, at: GuestPhysicalAddress(address))
+    }
+    package func put16(_ value: UInt16, at address: UInt64) throws {
         try memory.store(value, at: GuestPhysicalAddress(address))
     }
-    func put32(_ value: UInt32, at address: UInt64) throws {
+    package func put32(_ value: UInt32, at address: UInt64) throws {
         try memory.store(value, at: GuestPhysicalAddress(address))
     }
-    func put64(_ value: UInt64, at address: UInt64) throws {
+    package func put64(_ value: UInt64, at address: UInt64) throws {
         try memory.store(value, at: GuestPhysicalAddress(address))
     }
-    func get16(_ address: UInt64) throws -> UInt16 {
+    package func get16(_ address: UInt64) throws -> UInt16 {
         try memory.load(at: GuestPhysicalAddress(address), as: UInt16.self)
     }
-    func get32(_ address: UInt64) throws -> UInt32 {
+    package func get32(_ address: UInt64) throws -> UInt32 {
         try memory.load(at: GuestPhysicalAddress(address), as: UInt32.self)
     }
-    func get64(_ address: UInt64) throws -> UInt64 {
+    package func get64(_ address: UInt64) throws -> UInt64 {
         try memory.load(at: GuestPhysicalAddress(address), as: UInt64.self)
     }
 
     // MARK: Tables
 
-    func setDescriptor(_ selector: UInt16, _ value: UInt64) throws {
+    package func setDescriptor(_ selector: UInt16, _ value: UInt64) throws {
         try put64(value, at: Place.gdt + UInt64(selector & 0xfff8))
     }
 
     /// A segment or TSS descriptor. `attributes`: bits 40…55.
-    static func descriptor(base: UInt64, limit: UInt32, attributes: UInt64) -> UInt64 {
+    package static func descriptor(base: UInt64, limit: UInt32, attributes: UInt64) -> UInt64 {
         UInt64(limit & 0xffff) | (base & 0xff_ffff) << 16 | attributes << 40 | UInt64(limit & 0xf0000) << 32
             | (base & 0xff00_0000) << 32
     }
 
     /// A gate's low eight bytes. `type` with P and DPL: bits 40…47. `extra`: IST or parameter count.
-    static func gate(_ selector: UInt16, _ offset: UInt64, type: UInt64, extra: UInt64 = 0) -> UInt64 {
+    package static func gate(_ selector: UInt16, _ offset: UInt64, type: UInt64, extra: UInt64 = 0) -> UInt64 {
         offset & 0xffff | UInt64(selector) << 16 | extra << 32 | type << 40 | (offset & 0xffff_0000) << 32
     }
 
@@ -84,7 +85,7 @@ final class Machine {
         try setDescriptor(Selector.data, 0x00cf_9300_0000_ffff)
     }
 
-    static func flat(_ selector: UInt16, _ attributes: UInt32) -> Segment {
+    package static func flat(_ selector: UInt16, _ attributes: UInt32) -> Segment {
         Segment(selector: selector, limit: .max, attributes: attributes)
     }
 
@@ -92,7 +93,7 @@ final class Machine {
 
     /// 64-bit code at CPL 0 from `Place.code`, everything but the hole mapped
     /// for users, a HLT behind every vector (DPL 3 from 0x40 on).
-    func enterLongMode() throws {
+    package func enterLongMode() throws {
         try put64(0x2007, at: 0x1000)
         try put64(0x3007, at: 0x2000)
         try put64(0x4007, at: 0x3000)
@@ -115,7 +116,7 @@ final class Machine {
         setCommonState()
     }
 
-    func setLongGate(_ vector: UInt8, ist: UInt64 = 0, type: UInt64? = nil, to offset: UInt64? = nil) throws {
+    package func setLongGate(_ vector: UInt8, ist: UInt64 = 0, type: UInt64? = nil, to offset: UInt64? = nil) throws {
         let handler = offset ?? Place.handler(vector)
         let gate = Machine.gate(Selector.code, handler, type: type ?? (vector >= 0x40 ? 0xee : 0x8e), extra: ist)
         try put64(gate, at: Place.idt + UInt64(vector) * 16)
@@ -124,7 +125,7 @@ final class Machine {
     }
 
     /// 32-bit flat protected mode at CPL 0, no paging, gates as above.
-    func enterProtectedMode() throws {
+    package func enterProtectedMode() throws {
         try flatGDT()
         try setDescriptor(Selector.code, 0x00cf_9b00_0000_ffff)
         try setDescriptor(Selector.tss, Machine.descriptor(base: Place.tss, limit: 0x67, attributes: 0x8b))
@@ -139,7 +140,7 @@ final class Machine {
         setCommonState()
     }
 
-    func setGate(_ vector: UInt8, type: UInt64? = nil) throws {
+    package func setGate(_ vector: UInt8, type: UInt64? = nil) throws {
         let gate = Machine.gate(Selector.code, Place.handler(vector), type: type ?? (vector >= 0x40 ? 0xee : 0x8e))
         try put64(gate, at: Place.idt + UInt64(vector) * 8)
         try put([0xf4], at: Place.handler(vector))
@@ -161,7 +162,7 @@ final class Machine {
     }
 
     /// The selectors of a 32- or 64-bit program at CPL 3 on its own stack.
-    func enterUser(long: Bool) {
+    package func enterUser(long: Bool) {
         vcpu.withState { state in
             state.segments[SegmentName.cs] =
                 long
@@ -175,7 +176,7 @@ final class Machine {
     }
 
     /// CPL 0 at the start of the code, in the segments of `enterLongMode` and `enterProtectedMode`.
-    func enterKernel(long: Bool) {
+    package func enterKernel(long: Bool) {
         vcpu.withState { state in
             state.segments[SegmentName.cs] = Machine.flat(Selector.code, long ? 0xa09b : 0xc09b)
             for number in [SegmentName.ss, SegmentName.es, SegmentName.ds, SegmentName.fs, SegmentName.gs] {
@@ -188,19 +189,13 @@ final class Machine {
 
     // MARK: Running
 
-    /// Runs to an exit; a program that never ends is stopped after seconds.
-    @discardableResult func run() -> VCPUExit {
-        let requests = self.requests
-        let watchdog = Task.detached {
-            try await Task.sleep(for: .seconds(5))
-            requests.post(.stop)
-        }
-        defer { watchdog.cancel() }
-        return vcpu.run()
+    /// Runs to an exit; a program that never ends is stopped after a while.
+    @discardableResult package func run() -> VCPUExit {
+        Deadline.of(seconds: 20, requests) { vcpu.run() }
     }
 
     /// Runs to a HLT, and returns RIP after it.
-    func runToHalt(_ location: SourceLocation = #_sourceLocation) -> UInt64 {
+    package func runToHalt(_ location: SourceLocation = #_sourceLocation) -> UInt64 {
         let exit = run()
         guard case .halt = exit else {
             Issue.record("\(exit)", sourceLocation: location)
@@ -210,7 +205,7 @@ final class Machine {
     }
 
     /// Runs until the handler of `vector` halts; the stack pointer in it.
-    func runToHandler(_ vector: UInt8, _ location: SourceLocation = #_sourceLocation) -> UInt64 {
+    package func runToHandler(_ vector: UInt8, _ location: SourceLocation = #_sourceLocation) -> UInt64 {
         let rip = runToHalt(location)
         #expect(
             rip == Place.handler(vector) + 1, "vector \((rip &- 1 &- Place.handler(0)) / 16)", sourceLocation: location)

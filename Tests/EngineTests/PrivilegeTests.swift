@@ -1,10 +1,10 @@
-import Interpreter
+import EngineTesting
 import Testing
 import VirtualCPU
 import X86
 
 /// What programs may not do (SDM 3A, 5.9; SDM 1, 19.5), and what differs by mode.
-@Suite struct PrivilegeTests {
+@Suite(.everyEngine) struct PrivilegeTests {
     typealias Place = Machine.Place
 
     /// Instructions that are #GP(0) at CPL 3, operands at [rbx] or in registers.

@@ -1,11 +1,11 @@
-import Interpreter
+import EngineTesting
 import Testing
 import VirtualCPU
 import X86
 
 /// Values that control registers may not take (SDM 2B, "MOV—Move to/from
 /// Control Registers"; SDM 3A, 2.5 and 9.8.5).
-@Suite struct ControlRegisterTests {
+@Suite(.everyEngine) struct ControlRegisterTests {
     typealias Place = Machine.Place
 
     /// One MOV to a control register, or WRMSR to EFER.

@@ -1,12 +1,12 @@
+import EngineTesting
 import GuestMemory
-import Interpreter
 import Testing
 import VirtualCPU
 import X86
 
 /// Operands that are devices, read and written piece by piece while the
 /// instruction begins again after every answer.
-@Suite struct DeviceOperandTests {
+@Suite(.everyEngine) struct DeviceOperandTests {
     typealias Place = Machine.Place
     static let device: UInt64 = 0xfee0_0000
     let machine: Machine

@@ -1,10 +1,10 @@
-import Interpreter
+import EngineTesting
 import Testing
 import VirtualCPU
 import X86
 
 /// What Intel's and AMD's CPUs do differently: a Guest gets what its vendor's manual, or silicon, has.
-@Suite struct VendorTests {
+@Suite(.everyEngine) struct VendorTests {
     typealias Place = Machine.Place
 
     /// 64-bit user code in long mode, RBX and RDI at the data.

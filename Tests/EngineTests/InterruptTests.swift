@@ -1,6 +1,6 @@
+import EngineTesting
 import GuestMemory
 import HostInterface
-import Interpreter
 import Synchronization
 import Testing
 import VirtualCPU
@@ -9,7 +9,7 @@ import X86
 private final class PostingTime: Sendable { let value = Atomic<UInt64>(0) }
 
 /// When an interrupt is taken, and when not (SDM 3A, 6.8; SDM 2B, "STI").
-@Suite struct InterruptTests {
+@Suite(.everyEngine) struct InterruptTests {
     typealias Place = Machine.Place
     let controller = FakeController()
     let machine: Machine
@@ -230,7 +230,13 @@ private final class PostingTime: Sendable { let value = Atomic<UInt64>(0) }
             [0xff, 0xe3],  // jmp rbx
             [0xe8, 0xfb, 0xff, 0xff, 0xff],  // call $ (down to the stack's end, where #PF loops)
             [0xe2, 0xfe, 0xeb, 0xfc],  // loop $
+            [0xe8, 0x02, 0x00, 0x00, 0x00, 0xeb, 0xf9, 0xc3],  // L: call F; jmp L; F: ret
+            [0x48, 0x11, 0xc8, 0x71, 0xfb, 0xeb, 0xf9],  // L: adc rax, rcx; jno L; jmp L
+            [0x53, 0xc3],  // push rbx; ret
+            [0x48, 0x01, 0x0f, 0x48, 0x11, 0x06, 0x72, 0xf8, 0xeb, 0xf6],  // L: add [rdi], rcx; adc [rsi], rax; jc L; jmp L
             [0xf3, 0xaa, 0xeb, 0xfc],  // rep stosb
+            [0xf3, 0xa4, 0xeb, 0xfc],  // rep movsb
+            [0xf3, 0x48, 0xa5, 0xeb, 0xfb],  // rep movsq
             [0xf3, 0xa6, 0xeb, 0xfc],  // repe cmpsb
             [0xf2, 0xae, 0xeb, 0xfc],  // repne scasb
             [0x9d, 0x9c, 0xeb, 0xfc],  // popf; pushf

@@ -1,13 +1,13 @@
+import EngineTesting
 import GuestMemory
 import HostInterface
-import Interpreter
 import Testing
 import VirtualCPU
 import X86
 
 /// What may be remembered of the tables, and what ends it (SDM 3A, 4.10); and
 /// code that changes while it runs (SDM 3A, 11.6).
-@Suite struct TranslationCacheTests {
+@Suite(.everyEngine) struct TranslationCacheTests {
     typealias Place = Machine.Place
     let machine: Machine
     let setup = PagingSetup.all[0]

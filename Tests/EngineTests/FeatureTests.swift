@@ -1,11 +1,11 @@
-import Interpreter
+import EngineTesting
 import Testing
 import VirtualCPU
 import X86
 
 /// CPUID's promises: what is shown runs, what is not shown is #UD or, where the
 /// encoding was a NOP before it became an instruction, does nothing.
-@Suite struct FeatureTests {
+@Suite(.everyEngine) struct FeatureTests {
     typealias Place = Machine.Place
 
     struct Feature: Sendable {
