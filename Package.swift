@@ -72,7 +72,8 @@ let package = Package(
         tests("Journey", ["HostInterface"]),
         // What every engine must pass, and the machines that its tests share.
         .target(
-            name: "EngineTesting", dependencies: ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            name: "EngineTesting",
+            dependencies: ["Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
             path: "Tests/EngineTesting", swiftSettings: settings),
         tests("Engine", ["EngineTesting", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         tests(

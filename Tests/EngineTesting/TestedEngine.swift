@@ -1,6 +1,7 @@
 package import GuestMemory
 internal import Interpreter
 package import Testing
+internal import Translator
 package import VirtualCPU
 package import X86
 
@@ -21,7 +22,10 @@ package struct TestedEngine: Sendable {
     package static let all = [
         TestedEngine(name: InterpreterVCPU.engineName) {
             unsafe InterpreterVCPU(memory: $0, requests: $1, interruptController: $2, features: $3)
-        }
+        },
+        TestedEngine(name: TranslatorVCPU.engineName) {
+            try TranslatorVCPU(memory: $0, requests: $1, interruptController: $2, features: $3)
+        },
     ]
 
     /// Makes a vCPU that runs in this memory, hears these requests and takes its interrupts there.
