@@ -153,3 +153,4 @@ extension InterpreterVCPU {
     /// A page has become code: no write to it may go unseen.
     package func forgetWritablePages() { cpu.flushOwnTLB() }
 }
+//:

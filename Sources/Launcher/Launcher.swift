@@ -21,14 +21,17 @@ package struct Launcher {
 
     /// - Throws: `ConfigurationError` for what cannot be asked, `HostError` for what cannot be had.
     package func run() throws -> Outcome {
-        let engine = try EngineTable.engine(named: configuration.engine)
+        let verbose = configuration.verbose
+        let note: @Sendable (String) -> Void = { text in
+            if verbose { StandardStream.error.write("roost: \(text)\r\n") }
+        }
+        let engine = try EngineTable.engine(named: configuration.engine, note: note)
         guard configuration.command.isEmpty || configuration.initialRAMDisk == nil else {
             throw ConfigurationError(
                 "a command runs in the initramfs that roost builds: leave --initrd out, or the command")
         }
         let progress = try Progress()
         defer { progress.end() }
-        let verbose = configuration.verbose
         let console: Console, guest: Guest
         do {
             // The files' bytes live no longer than this: a Guest may run for months.
@@ -36,7 +39,7 @@ package struct Launcher {
             console = try Console(session: files.session, verbose: verbose, progress: progress)
             guest = try Guest(
                 files.source, memory: configuration.memory, engine: engine, serialOutputs: console.serialOutputs,
-                note: { text in if verbose { StandardStream.error.write("roost: \(text)\r\n") } })
+                note: note)
             if !verbose { progress.step("booting \(files.source.kernelName.split(separator: "/").last ?? "")") }
         }
         let stop = guest.stopper

@@ -51,7 +51,9 @@ struct Run: ParsableCommand {
         do { configuration.memory = try MemorySize(parsing: memory) } catch {
             throw ConfigurationError("--memory: \(error)")
         }
-        do { _ = try EngineTable.engine(named: engine) } catch { throw ConfigurationError("--engine: \(error)") }
+        do { _ = try EngineTable.engine(named: engine) } catch let error as ConfigurationError {
+            throw ConfigurationError("--engine: \(error)")
+        }
         configuration.engine = engine
         configuration.restartsOnReboot = !noReboot
         configuration.verbose = verbose
