@@ -125,7 +125,7 @@ extension InterpreterVCPU {
     package func execute() -> Executed {
         let cpu = self.cpu
         unsafe cpu.core.event = .lookup
-        step(cpu)
+        fallbacks.add(step(cpu))
         return unsafe cpu.core.event == .lookup ? .done : .stopped
     }
 

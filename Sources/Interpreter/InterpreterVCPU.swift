@@ -36,6 +36,10 @@ package import X86
     /// Who runs 64-bit code in our stead; set once, before the first `run`.
     package weak var accelerator: (any Accelerator)?
     private let known = KnownInstructions()
+    /// How often the accelerator left an instruction to us.
+    let fallbacks = FallbackCounts()
+    /// Set while we are watched.
+    var profile: EngineProfile?
 
     // Cold parts of the core's state.
     var exit: VCPUExit = .stopped
@@ -198,6 +202,7 @@ package import X86
             case .fault:
                 unsafe cpu.core.event = .lookup
                 cpu.forgetAnswers()
+                if let profile { unsafe profile.addException(cpu.core.faultVector) }
                 if let reason = cpu.deliverFault() { return .shutdown(reason: reason) }
             }
         }
@@ -217,6 +222,7 @@ package import X86
             for page in writtenPages.take() { codeWritten(page &<< 12, 4096) }
             cpu.flushOwnTLB()
         }
+        if pending.contains(.sample) { takeSample() }
         if unsafe cpu.core.shadow { return nil }
         if unsafe pending.contains(.nonMaskableInterrupt) && !cpu.core.nmiBlocked {
             requests.clear(.nonMaskableInterrupt)
@@ -248,17 +254,20 @@ package import X86
         }
     }
 
-    /// Runs exactly one instruction.
-    func step(_ cpu: CPU) {
+    /// Runs exactly one instruction. Returns its mnemonic, `ZYDIS_MNEMONIC_INVALID` if it could not be fetched.
+    @discardableResult
+    func step(_ cpu: CPU) -> UInt16 {
         do throws(Stop) {
             let record = unsafe try lookupAlone(cpu)
+            let mnemonic = unsafe record.pointee.mnemonic
             let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
             if let next = unsafe next {
                 unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
                 unsafe cpu.core.event = .lookup
             }
             if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
-        } catch {}
+            return mnemonic
+        } catch { return 0 }
     }
 
     // MARK: Code

@@ -30,6 +30,8 @@ package struct Launcher {
             throw ConfigurationError(
                 "a command runs in the initramfs that roost builds: leave --initrd out, or the command")
         }
+        // Its file is there before the Guest is: a wrong path is not to be found out after hours.
+        let profiler = try configuration.profile.map { try Profiler(path: $0, symbols: configuration.symbols) }
         let progress = try Progress()
         defer { progress.end() }
         let console: Console, guest: Guest
@@ -38,15 +40,29 @@ package struct Launcher {
             let files = try GuestFiles.gather(configuration, session: session, progress: progress)
             console = try Console(session: files.session, verbose: verbose, progress: progress)
             guest = try Guest(
-                files.source, memory: configuration.memory, engine: engine, serialOutputs: console.serialOutputs,
-                note: note)
+                files.source, memory: configuration.memory, engine: engine, profile: profiler?.profile,
+                serialOutputs: console.serialOutputs, note: note)
             if !verbose { progress.step("booting \(files.source.kernelName.split(separator: "/").last ?? "")") }
         }
+        let outcome =
+            if let profiler {
+                try guest.sampled { try live(guest, console, progress) { profiler.look(at: guest.vcpu) } }
+            } else {
+                try live(guest, console, progress) {}
+            }
+        if verbose { StandardStream.error.write(guest.vcpu.report.text(engine: engine.name)) }
+        try profiler?.write(engine: engine.name, guest.vcpu.report)
+        return outcome
+    }
+
+    /// Runs the Guest to its end, from reboot to reboot; `rest` is called whenever it has stopped.
+    private func live(_ guest: Guest, _ console: Console, _ progress: Progress, rest: () -> Void) throws -> Outcome {
         let stop = guest.stopper
         let input = try console.start(ports: guest.pc.serialPorts, stop: stop)
         defer { console.end(input) }
         while true {
             let outcome = guest.run()
+            rest()
             if let end = judge(outcome, guest, console) { return end }
             console.restart()
             try guest.restart(GuestFiles.gather(configuration, session: session, progress: progress).source)

@@ -70,6 +70,7 @@ struct SiteInfo {
 
     private(set) var translatedInstructions: UInt64 = 0
     private(set) var translatedBytes: UInt64 = 0
+    private(set) var translationTicks: UInt64 = 0
 
     init(store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
         self.store = store
@@ -109,6 +110,8 @@ struct SiteInfo {
         physical: UInt64, bytes source: UnsafeRawPointer, virtualPage: UInt64, key: BlockKey, mode: TranslationMode,
         isFixed: Bool
     ) -> Int32 {
+        let began = TimeStamp()
+        defer { translationTicks &+= began.elapsed }
         self.mode = mode
         fixedPage = isFixed ? virtualPage : nil
         physicalPage = physical & ~0xfff

@@ -12,12 +12,12 @@ internal import X86
 
 /// Runs the Guest's 64-bit code, on an Interpreter's core.
 @safe final class Translator: Accelerator {
-    private let core: InterpreterVCPU
+    let core: InterpreterVCPU
     private let memory: GuestMemory
     private let images: ContextImages
     let tlb: SoftTLB
-    private let store: CodeStore
-    private var blocks: BlockTranslator!
+    let store: CodeStore
+    private(set) var blocks: BlockTranslator!
     private var runtime: Runtime!
     /// The mode that the running code was translated for.
     private var mode: TranslationMode = []
@@ -97,10 +97,13 @@ internal import X86
     }
 
     func forgetCode() {
+        let start = TimeStamp()
         store.removeAll()
         tlb.forgetJumps()
         deaths &+= 1
         statistics.flushes &+= 1
+        statistics.longestStall = max(statistics.longestStall, start.elapsed)
+        statistics.forgottenBytes = blocks.translatedBytes
     }
 
     // MARK: From generated code
@@ -134,6 +137,7 @@ internal import X86
             let translation = core.translateData(address, write: info.writes),
             tlb.fill(address, translation, mode: mode, write: info.writes)
         {
+            core.noteTLBMiss(offset: info.offset)
             return Answer.again
         }
         return interpret(info)
@@ -141,7 +145,6 @@ internal import X86
 
     /// The instruction at this place of the code page, by the Interpreter.
     private func interpret(_ info: SiteInfo) -> UInt {
-        statistics.interpreted &+= 1
         let rip = core.codePage &+ info.offset
         let deaths = deaths
         core.rip = rip
@@ -232,9 +235,3 @@ internal import X86
     }
 }
 //:
-
-/// What `--verbose` tells.
-struct TranslatorStatistics {
-    var interpreted: UInt64 = 0
-    var flushes: UInt64 = 0
-}
