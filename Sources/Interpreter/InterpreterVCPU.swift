@@ -104,11 +104,15 @@ package import X86
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result {
         let cpu = self.cpu
         cpu.state.rflags = cpu.rflags
+        let paging = cpu.pagingRegisters
         let result = body(&cpu.state)
         cpu.setArithmeticFlags(cpu.state.rflags)
-        cpu.loadPageDirectoryPointersUnchecked()
         cpu.modeChanged()
-        cpu.flushTLB()
+        // Whoever only looked must not cost the Guest its TLB.
+        if cpu.pagingRegisters != paging {
+            cpu.loadPageDirectoryPointersUnchecked()
+            cpu.flushTLB()
+        }
         return result
     }
 
@@ -260,14 +264,31 @@ package import X86
         do throws(Stop) {
             let record = unsafe try lookupAlone(cpu)
             let mnemonic = unsafe record.pointee.mnemonic
-            let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
-            if let next = unsafe next {
-                unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
-                unsafe cpu.core.event = .lookup
-            }
-            if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
+            unsafe run(cpu, record)
             return mnemonic
         } catch { return 0 }
+    }
+
+    /// Runs one record.
+    func run(_ cpu: CPU, _ record: InstructionPointer) {
+        let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
+        if let next = unsafe next {
+            unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
+            unsafe cpu.core.event = .lookup
+        }
+        if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
+    }
+
+    /// Lowers an instruction by itself; false if its bytes do not suffice.
+    func makeRecord(
+        _ bytes: UnsafePointer<UInt8>, count: Int, offset: Int, into records: UnsafeMutablePointer<Instruction>
+    ) -> Bool {
+        unsafe copy.update(from: bytes, count: count)
+        do throws(Stop) {
+            guard let lowering = try lower(cpu, count, offset: offset) else { return false }
+            unsafe fill(records, lowering)
+            return true
+        } catch { return false }
     }
 
     // MARK: Code
@@ -284,6 +305,7 @@ package import X86
         codeCache.flush()
         unsafe straddling = straddling.map { unsafe Straddler(records: $0.records) }
         known.removeAll()
+        accelerator?.forgetCode()
         native.removeAll()
     }
 

@@ -34,7 +34,7 @@ extension Translator {
                 EngineReport.Figure("translated-instructions", blocks.translatedInstructions),
                 EngineReport.Figure("translated-bytes", blocks.translatedBytes &- statistics.forgottenBytes),
                 EngineReport.Figure("translation-nanoseconds", TimeStamp.nanoseconds(ticks: blocks.translationTicks)),
-                EngineReport.Figure("code-bytes", UInt64(store.used)),
+                EngineReport.Figure("code-bytes", UInt64(store.usedBytes)),
                 EngineReport.Figure("flushes", statistics.flushes),
                 EngineReport.Figure("longest-stall-nanoseconds", TimeStamp.nanoseconds(ticks: statistics.longestStall)),
                 EngineReport.Figure("tlb-fills", tlb.fills),
