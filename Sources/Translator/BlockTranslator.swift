@@ -51,7 +51,7 @@ struct SiteInfo {
 @safe final class BlockTranslator {
     static let maximumInstructions = 64
 
-    let core: InterpreterVCPU
+    unowned let core: InterpreterVCPU
     let store: CodeStore
     let runtime: Runtime
     let offsets: StateOffsets
