@@ -66,7 +66,7 @@ let package = Package(
             ],
             swiftSettings: settings),
 
-        tests("Launcher", ["Launcher", "HostInterface"]),
+        tests("Launcher", ["Launcher", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),
         tests("Boot", ["Launcher", "HostInterface", "roost"]),
         tests("Journey", ["HostInterface"]),

@@ -207,7 +207,9 @@ extension InterpreterVCPU {
     package func execute(_ record: UnsafeRawPointer) -> Executed {
         let cpu = self.cpu
         unsafe cpu.core.event = .lookup
-        unsafe run(cpu, record.assumingMemoryBound(to: Instruction.self))
+        let record = unsafe record.assumingMemoryBound(to: Instruction.self)
+        unsafe fallbacks.add(record.pointee.mnemonic)
+        unsafe run(cpu, record)
         return unsafe cpu.core.event == .lookup ? .done : .stopped
     }
 
@@ -215,7 +217,7 @@ extension InterpreterVCPU {
     package func execute() -> Executed {
         let cpu = self.cpu
         unsafe cpu.core.event = .lookup
-        step(cpu)
+        fallbacks.add(step(cpu))
         return unsafe cpu.core.event == .lookup ? .done : .stopped
     }
 

@@ -36,6 +36,10 @@ package import X86
     /// Who runs 64-bit code in our stead; set once, before the first `run`.
     package weak var accelerator: (any Accelerator)?
     private let known = KnownInstructions()
+    /// How often the accelerator left an instruction to us.
+    let fallbacks = FallbackCounts()
+    /// Set while we are watched.
+    var profile: EngineProfile?
 
     // Cold parts of the core's state.
     var exit: VCPUExit = .stopped
@@ -204,6 +208,7 @@ package import X86
             case .fault:
                 unsafe cpu.core.event = .lookup
                 cpu.forgetAnswers()
+                if let profile { unsafe profile.addException(cpu.core.faultVector) }
                 if let reason = cpu.deliverFault() { return .shutdown(reason: reason) }
             }
         }
@@ -223,6 +228,7 @@ package import X86
             for page in writtenPages.take() { codeWritten(page &<< 12, 4096) }
             cpu.flushOwnTLB()
         }
+        if pending.contains(.sample) { takeSample() }
         if unsafe cpu.core.shadow { return nil }
         if unsafe pending.contains(.nonMaskableInterrupt) && !cpu.core.nmiBlocked {
             requests.clear(.nonMaskableInterrupt)
@@ -254,11 +260,15 @@ package import X86
         }
     }
 
-    /// Runs exactly one instruction.
-    func step(_ cpu: CPU) {
+    /// Runs exactly one instruction. Returns its mnemonic, `ZYDIS_MNEMONIC_INVALID` if it could not be fetched.
+    @discardableResult
+    func step(_ cpu: CPU) -> UInt16 {
         do throws(Stop) {
-            unsafe run(cpu, try lookupAlone(cpu))
-        } catch {}
+            let record = unsafe try lookupAlone(cpu)
+            let mnemonic = unsafe record.pointee.mnemonic
+            unsafe run(cpu, record)
+            return mnemonic
+        } catch { return 0 }
     }
 
     /// Runs one record.

@@ -10,6 +10,10 @@ extension CPU {
     private func translateAndFill(_ address: UInt64, _ access: Access) throws(Stop) -> UInt64 {
         let translation = try translate(address, access)
         let physical = translation.physical
+        if !access.contains(.fetch), let profile = owner.profile {
+            // Where in its page a running chain is, it does not write down.
+            profile.addTLBMiss(owner.codePlace(codePage, isPage: true))
+        }
         let pageAddress = GuestPhysicalAddress(physical & ~0xfff)
         guard let page = unsafe core.ram.hostPointer(pageAddress, 4096) else { return physical }
         if unsafe core.watching && owner.isWatched(page: address) { return physical }

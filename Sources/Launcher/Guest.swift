@@ -19,9 +19,11 @@ final class Guest {
     let pc: PC
     private let requests = VCPURequests()
 
-    /// - Parameter serialOutputs: who takes what the Guest writes to COM1…COM4.
+    /// - Parameters:
+    ///   - profile: what the Guest does is written down there; nil to leave it alone.
+    ///   - serialOutputs: who takes what the Guest writes to COM1…COM4.
     init(
-        _ source: BootSource, memory size: MemorySize, engine: Engine,
+        _ source: BootSource, memory size: MemorySize, engine: Engine, profile: GuestProfile?,
         serialOutputs: [Int: @Sendable ([UInt8]) -> Void], note: @escaping @Sendable (String) -> Void
     ) throws {
         memory = try GuestMemory(byteCount: size.bytes)
@@ -30,7 +32,12 @@ final class Guest {
         configuration.debugOutput = { byte in serialOutputs[0]?([byte]) }
         configuration.note = note
         pc = try PC(configuration)
-        vcpu = try engine.makeVCPU(memory, requests, pc.localAPIC)
+        if let profile {
+            let interrupts = ProfiledInterrupts(pc.localAPIC, profile)
+            vcpu = ProfiledVCPU(try engine.makeVCPU(memory, requests, interrupts), profile)
+        } else {
+            vcpu = try engine.makeVCPU(memory, requests, pc.localAPIC)
+        }
         try load(source)
     }
 
@@ -49,6 +56,13 @@ final class Guest {
     }
 
     func run() -> RunOutcome { pc.run(vcpu) }
+
+    /// Runs `body` while somebody asks the vCPU, again and again, where it is.
+    func sampled<Result>(_ body: () throws -> Result) throws -> Result {
+        let sampler = try Sampler(requests)
+        defer { sampler.stop() }
+        return try body()
+    }
 
     /// Makes `run` return `.stopped`. For any thread.
     var stopper: @Sendable () -> Void { { [requests] in requests.post(.stop) } }

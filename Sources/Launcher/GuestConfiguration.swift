@@ -23,6 +23,10 @@ package struct GuestConfiguration: Sendable {
     package var restartsOnReboot = true
     /// The kernel's log goes to standard error as it comes.
     package var verbose = false
+    /// Where to write what the Guest spent its time on; nil for nowhere.
+    package var profile: String?
+    /// Files with the names of the Guest's functions: the kernel's, its programs'.
+    package var symbols: [String] = []
     /// The program to run in the Guest, byte for byte; empty for a shell.
     package var command: [[UInt8]] = []
 

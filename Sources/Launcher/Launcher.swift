@@ -21,29 +21,48 @@ package struct Launcher {
 
     /// - Throws: `ConfigurationError` for what cannot be asked, `HostError` for what cannot be had.
     package func run() throws -> Outcome {
-        let engine = try EngineTable.engine(named: configuration.engine)
+        let verbose = configuration.verbose
+        let note: @Sendable (String) -> Void = { text in
+            if verbose { StandardStream.error.write("roost: \(text)\r\n") }
+        }
+        let engine = try EngineTable.engine(named: configuration.engine, note: note)
         guard configuration.command.isEmpty || configuration.initialRAMDisk == nil else {
             throw ConfigurationError(
                 "a command runs in the initramfs that roost builds: leave --initrd out, or the command")
         }
+        // Its file is there before the Guest is: a wrong path is not to be found out after hours.
+        let profiler = try configuration.profile.map { try Profiler(path: $0, symbols: configuration.symbols) }
         let progress = try Progress()
         defer { progress.end() }
-        let verbose = configuration.verbose
         let console: Console, guest: Guest
         do {
             // The files' bytes live no longer than this: a Guest may run for months.
             let files = try GuestFiles.gather(configuration, session: session, progress: progress)
             console = try Console(session: files.session, verbose: verbose, progress: progress)
             guest = try Guest(
-                files.source, memory: configuration.memory, engine: engine, serialOutputs: console.serialOutputs,
-                note: { text in if verbose { StandardStream.error.write("roost: \(text)\r\n") } })
+                files.source, memory: configuration.memory, engine: engine, profile: profiler?.profile,
+                serialOutputs: console.serialOutputs, note: note)
             if !verbose { progress.step("booting \(files.source.kernelName.split(separator: "/").last ?? "")") }
         }
+        let outcome =
+            if let profiler {
+                try guest.sampled { try live(guest, console, progress) { profiler.look(at: guest.vcpu) } }
+            } else {
+                try live(guest, console, progress) {}
+            }
+        if verbose { StandardStream.error.write(guest.vcpu.report.text(engine: engine.name)) }
+        try profiler?.write(engine: engine.name, guest.vcpu.report)
+        return outcome
+    }
+
+    /// Runs the Guest to its end, from reboot to reboot; `rest` is called whenever it has stopped.
+    private func live(_ guest: Guest, _ console: Console, _ progress: Progress, rest: () -> Void) throws -> Outcome {
         let stop = guest.stopper
         let input = try console.start(ports: guest.pc.serialPorts, stop: stop)
         defer { console.end(input) }
         while true {
             let outcome = guest.run()
+            rest()
             if let end = judge(outcome, guest, console) { return end }
             console.restart()
             try guest.restart(GuestFiles.gather(configuration, session: session, progress: progress).source)

@@ -51,7 +51,7 @@ struct SiteInfo {
 @safe final class BlockTranslator {
     static let maximumInstructions = 64
 
-    let core: InterpreterVCPU
+    unowned let core: InterpreterVCPU
     let store: CodeStore
     let runtime: Runtime
     let offsets: StateOffsets
@@ -83,6 +83,7 @@ struct SiteInfo {
 
     private(set) var translatedInstructions: UInt64 = 0
     private(set) var translatedBytes: UInt64 = 0
+    private(set) var translationTicks: UInt64 = 0
 
     init(
         core: InterpreterVCPU, store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
@@ -127,6 +128,8 @@ struct SiteInfo {
         physical: UInt64, bytes source: UnsafeRawPointer, virtualPage: UInt64, key: BlockKey, mode: TranslationMode,
         isFixed: Bool, isAlone: Bool = false, secondPage: UInt64 = 0, secondBytes: UnsafeRawPointer? = nil
     ) -> Int32? {
+        let began = TimeStamp()
+        defer { translationTicks &+= began.elapsed }
         self.mode = mode
         fixedPage = isFixed ? virtualPage : nil
         physicalPage = physical & ~0xfff

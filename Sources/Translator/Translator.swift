@@ -12,12 +12,12 @@ internal import X86
 
 /// Runs the Guest's 64-bit code, on an Interpreter's core.
 @safe final class Translator: Accelerator {
-    private let core: InterpreterVCPU
+    let core: InterpreterVCPU
     private let memory: GuestMemory
     private let images: ContextImages
     let tlb: SoftTLB
-    private let store: CodeStore
-    private var blocks: BlockTranslator!
+    let store: CodeStore
+    private(set) var blocks: BlockTranslator!
     private var runtime: Runtime!
     /// Changes whenever a block dies.
     private var deaths: UInt64 = 0
@@ -110,10 +110,13 @@ internal import X86
     }
 
     func forgetCode() {
+        let start = TimeStamp()
         store.removeAll()
         tlb.forgetJumps()
         deaths &+= 1
         statistics.flushes &+= 1
+        statistics.longestStall = max(statistics.longestStall, start.elapsed)
+        statistics.forgottenBytes = blocks.translatedBytes
     }
 
     // MARK: From generated code
@@ -152,6 +155,7 @@ internal import X86
             let translation = core.translateData(address, write: info.writes),
             tlb.fill(address, translation, mode: mode, write: info.writes)
         {
+            core.noteTLBMiss(offset: info.offset)
             return Answer.again
         }
         // Its accesses are made one by one.
@@ -161,7 +165,6 @@ internal import X86
 
     /// The instruction at this place of the code page, by the Interpreter.
     private func interpret(_ info: SiteInfo, record: UnsafeRawPointer?, _ mode: TranslationMode) -> UInt {
-        statistics.interpreted &+= 1
         let rip = core.codePage &+ info.offset
         let deaths = deaths
         core.rip = rip
@@ -300,9 +303,3 @@ internal import X86
     }
 }
 //:
-
-/// What `--verbose` tells.
-struct TranslatorStatistics {
-    var interpreted: UInt64 = 0
-    var flushes: UInt64 = 0
-}

@@ -35,4 +35,6 @@ package import X86
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { core.withState(body) }
     package func reset() { core.reset() }
     package func describe() -> String { core.describe() }
+    package var report: EngineReport { translator.report }
+    package func startProfile(_ profile: EngineProfile) { core.startProfile(profile) }
 }

@@ -68,6 +68,18 @@ package protocol VCPU: AnyObject {
 
     /// Registers and the bytes at RIP, for a report of death.
     func describe() -> String
+
+    /// What it has done so far. Not while `run` is under way.
+    var report: EngineReport { get }
+
+    /// From now on, writes down there where it is at each `.sample`, its TLB
+    /// misses and the Guest's exceptions. Before the first `run`.
+    func startProfile(_ profile: EngineProfile)
+}
+
+extension VCPU {
+    package var report: EngineReport { EngineReport() }
+    package func startProfile(_ profile: EngineProfile) {}
 }
 
 /// Where the vCPU takes its interrupts from: a local APIC, with a PIC behind it.
@@ -95,6 +107,8 @@ package protocol InterruptController: AnyObject {
         package static let stop = Request(rawValue: 4)
         /// A code page was written from outside: the engine has invalidations to do.
         package static let codeWritten = Request(rawValue: 8)
+        /// Where is it now? Goes to the `EngineProfile`, if there is one.
+        package static let sample = Request(rawValue: 16)
     }
 
     /// The word itself: the first of a page that others may map besides.

@@ -37,8 +37,18 @@ struct Run: ParsableCommand {
     @Flag(name: .customLong("no-reboot"), help: "End, with status 0, when the guest reboots.")
     var noReboot = false
 
-    @Flag(help: "Show the kernel's log on standard error.")
+    @Flag(help: "Show the kernel's log on standard error, and at the end, what the engine did.")
     var verbose = false
+
+    @Option(help: ArgumentHelp("Write there what the guest spent its time on.", valueName: "file"))
+    var profile: String?
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "With --profile, the names of the guest's code: a System.map, or an ELF file; may be given again.",
+            valueName: "file"))
+    var symbols: [String] = []
 
     @Argument(parsing: .postTerminator, help: ArgumentHelp("What to run in the guest, after --.", valueName: "command"))
     var command: [String] = []
@@ -51,10 +61,17 @@ struct Run: ParsableCommand {
         do { configuration.memory = try MemorySize(parsing: memory) } catch {
             throw ConfigurationError("--memory: \(error)")
         }
-        do { _ = try EngineTable.engine(named: engine) } catch { throw ConfigurationError("--engine: \(error)") }
+        do { _ = try EngineTable.engine(named: engine) } catch let error as ConfigurationError {
+            throw ConfigurationError("--engine: \(error)")
+        }
+        guard symbols.isEmpty || profile != nil else {
+            throw ConfigurationError("--symbols: there is no --profile to use them in")
+        }
         configuration.engine = engine
         configuration.restartsOnReboot = !noReboot
         configuration.verbose = verbose
+        configuration.profile = profile
+        configuration.symbols = symbols
         // The parser has made Strings of them, and a byte that is no UTF-8 did
         // not survive that. The last ones of our arguments are the same, whole.
         configuration.command = CommandLineBytes.arguments.suffix(command.count)

@@ -58,6 +58,26 @@ import Testing
         #expect(result.errorText.contains("Linux version"))
     }
 
+    /// The kernel's own list of its names, put to use: what is hot has a name, and the kernel is where it says.
+    @Test func aProfileNamesTheKernelsFunctions() throws {
+        let folder = try Files.createTemporaryFolder(beside: "/tmp/roost-profile")
+        defer { Files.remove(folder) }
+        let map = try run(["--", "cat", "/proc/kallsyms"])
+        #expect(map.status == 0)
+        try Files.writeAtomically(map.output, to: folder + "/map")
+        let result = try run([
+            "--profile", folder + "/profile", "--symbols", folder + "/map", "--", "sh", "-c", "ls -lR /sys >/dev/null",
+        ])
+        #expect(result.status == 0, "\(result.errorText)")
+        let text = String(decoding: try readFile(folder + "/profile"), as: UTF8.self)
+        #expect(text.contains("symbols: the kernel is where its symbols say\n"))
+        let functions = text.split(separator: "\n").drop { !$0.hasPrefix("== Samples by function") }
+        let total = functions.first.flatMap { Int($0.split(separator: " ").last ?? "") } ?? 0
+        #expect(total > 100)
+        #expect(functions.dropFirst().prefix { !$0.hasPrefix("==") }.contains { $0.contains("  kernel ") })
+        #expect(text.contains("out to port 0x3f8") && text.contains("#PF") && text.contains("vector 0xec"))
+    }
+
     @Test func aPanicIsADeath() throws {
         let result = try run(["--append", "console=ttyS0 panic=-1 rdinit=/none root=/dev/none"])
         #expect(result.status == 70)

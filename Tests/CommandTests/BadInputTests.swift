@@ -52,6 +52,23 @@ import Testing
             try Command.run("run", "--kernel", "debian:No Such Package"), status: 1, naming: "No Such Package")
     }
 
+    /// Before anything is fetched or run.
+    @Test func profilesThatCannotBeWritten() throws {
+        for path in ["/nonexistent/profile", "/etc"] {
+            expectOneLine(
+                try Command.run("run", "--kernel", "/nonexistent/vmlinuz", "--profile", path), status: 1,
+                naming: "profile", path)
+        }
+        expectOneLine(try Command.run("run", "--symbols", "/dev/null"), status: 64, naming: "--symbols", "--profile")
+        expectOneLine(
+            try Command.run("run", "--profile", "/dev/null", "--symbols", "/nonexistent/System.map"), status: 1,
+            naming: "/nonexistent/System.map")
+        try withFile(Array("no symbols at all".utf8)) {
+            expectOneLine(
+                try Command.run("run", "--profile", "/dev/null", "--symbols", $0), status: 1, naming: $0, "System.map")
+        }
+    }
+
     /// No network is asked: this PATH has no apt.
     @Test func aMachineWithoutAptIsToldOfTheOption() throws {
         let folder = try Files.createTemporaryFolder(beside: "/tmp/roost-noapt")
@@ -65,7 +82,9 @@ import Testing
         #expect(help.status == 0 && help.errorText.isEmpty)
         let text = String(decoding: help.output, as: UTF8.self)
         for option in [
-            "--kernel", "--initrd", "--append", "--memory", "--engine", "--no-reboot", "--verbose", "Ctrl-A",
+            "--kernel", "--initrd", "--append", "--memory", "--engine", "--no-reboot", "--verbose", "--profile",
+            "--symbols",
+            "Ctrl-A",
         ] {
             #expect(text.contains(option))
         }

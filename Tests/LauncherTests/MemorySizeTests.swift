@@ -23,7 +23,6 @@ import Testing
 
 @Suite struct ConfigurationTests {
     @Test func findsEngines() throws {
-        #expect(try EngineTable.engine(named: "auto").name == EngineTable.all[0].name)
         #expect(try EngineTable.engine(named: "interpreter").name == "interpreter")
     }
 
