@@ -104,17 +104,19 @@ package import X86
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result {
         let cpu = self.cpu
         cpu.state.rflags = cpu.rflags
-        let paging = cpu.pagingRegisters
         let result = body(&cpu.state)
         cpu.setArithmeticFlags(cpu.state.rflags)
         cpu.modeChanged()
         accelerator?.systemCallsChanged()
-        // Whoever only looked must not cost the Guest its TLB.
-        if cpu.pagingRegisters != paging {
-            cpu.loadPageDirectoryPointersUnchecked()
-            cpu.flushTLB()
-        }
+        cpu.loadPageDirectoryPointersUnchecked()
+        cpu.flushTLB()
         return result
+    }
+
+    package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result {
+        let cpu = self.cpu
+        cpu.state.rflags = cpu.rflags
+        return body(cpu.state)
     }
 
     package func reset() {

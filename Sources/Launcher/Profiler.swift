@@ -23,7 +23,7 @@ final class Profiler {
 
     /// Before a reset makes it forget: where the kernel is entered tells where it lies.
     func look(at vcpu: any VCPU) {
-        let entry = vcpu.withState { $0.lstar }
+        let entry = vcpu.readState { $0.lstar }
         if entry != 0 { systemCallEntry = entry }
     }
 

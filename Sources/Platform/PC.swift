@@ -208,7 +208,7 @@ package final class PC: @unchecked Sendable {
     /// Sleeps until there is something to do. A CPU that halts with
     /// interrupts off wakes only for what cannot be masked.
     private func halt(_ vcpu: any VCPU) {
-        let (takesInterrupts, offset) = vcpu.withState { ($0.rflags & RFlags.interrupt != 0, $0.tscOffset) }
+        let (takesInterrupts, offset) = vcpu.readState { ($0.rflags & RFlags.interrupt != 0, $0.tscOffset) }
         timeStampOffsetMayHaveChanged(offset)
         requests.wait(
             for: takesInterrupts ? [.interrupt, .nonMaskableInterrupt, .stop] : [.nonMaskableInterrupt, .stop])
@@ -240,13 +240,13 @@ package final class PC: @unchecked Sendable {
         case MSR.apicBase: return localAPIC.writeBase(value)
         case MSR.x2apicFirst...MSR.x2apicLast: return localAPIC.writeX2APIC(Int(index - MSR.x2apicFirst), value)
         case MSR.tscDeadline:
-            let offset = vcpu.withState { $0.tscOffset }
+            let offset = vcpu.readState { $0.tscOffset }
             localAPIC.setTimeStampDeadline(value, offset: offset)
             kvmClock.timeStampOffsetChanged(to: offset)
             return true
         default:
             if kvmClock.read(index) != nil {
-                return kvmClock.write(index, value, offset: vcpu.withState { $0.tscOffset })
+                return kvmClock.write(index, value, offset: vcpu.readState { $0.tscOffset })
             }
             return machineRegisters.write(index, value)
         }

@@ -19,8 +19,8 @@ internal import X86
     let store: CodeStore
     private(set) var blocks: BlockTranslator!
     private var runtime: Runtime!
-    /// Changes whenever a block dies.
-    private var deaths: UInt64 = 0
+    /// Changes whenever a block dies or addresses may lead elsewhere: the code behind may be another.
+    private var changes: UInt64 = 0
     private(set) var statistics = TranslatorStatistics()
 
     private enum Answer {
@@ -94,6 +94,7 @@ internal import X86
         let (cr3, cr4) = core.controlRegisters
         if tlb.flush(scope, cr3: cr3, cr4: cr4) { store.disconnectCrossLinks() }
         useCurrentImage()
+        changes &+= 1
     }
 
     func systemCallsChanged() {
@@ -106,14 +107,14 @@ internal import X86
     }
 
     func codeWritten(_ physical: UInt64, _ count: Int) {
-        if store.written(physical, count) { deaths &+= 1 }
+        if store.written(physical, count) { changes &+= 1 }
     }
 
     func forgetCode() {
         let start = TimeStamp()
         store.removeAll()
         tlb.forgetJumps()
-        deaths &+= 1
+        changes &+= 1
         statistics.flushes &+= 1
         statistics.longestStall = max(statistics.longestStall, start.elapsed)
         statistics.forgottenBytes = blocks.translatedBytes
@@ -166,14 +167,14 @@ internal import X86
     /// The instruction at this place of the code page, by the Interpreter.
     private func interpret(_ info: SiteInfo, record: UnsafeRawPointer?, _ mode: TranslationMode) -> UInt {
         let rip = core.codePage &+ info.offset
-        let deaths = deaths
+        let changes = changes
         core.rip = rip
         core.arithmeticFlags = flags
         let executed = if let record { core.execute(record) } else { core.execute() }
         flags = core.arithmeticFlags
         guard executed == .done else { return Answer.out }
         if core.needsRunLoop { return Answer.out }
-        if core.rip == rip &+ info.length && !info.isLast && self.deaths == deaths && core.translationMode == mode {
+        if core.rip == rip &+ info.length && !info.isLast && self.changes == changes && core.translationMode == mode {
             return Answer.next
         }
         return lookUp()
@@ -271,7 +272,7 @@ internal import X86
         guard store.blocks[Int(number)].straddles else { return true }
         if core.translateCode((rip | 0xfff) &+ 1) == store.blocks[Int(number)].secondPage { return true }
         store.kill(number)
-        deaths &+= 1
+        changes &+= 1
         return false
     }
 

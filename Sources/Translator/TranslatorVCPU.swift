@@ -32,6 +32,7 @@ package import X86
     package func run() -> VCPUExit { core.run() }
     package func complete(_ value: UInt64) { core.complete(value) }
     package func refuse() { core.refuse() }
+    package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result { core.readState(body) }
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { core.withState(body) }
     package func reset() { core.reset() }
     package func describe() -> String { core.describe() }

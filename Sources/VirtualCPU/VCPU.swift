@@ -60,7 +60,11 @@ package protocol VCPU: AnyObject {
     /// Answers the last MSR exit with #GP(0).
     func refuse()
 
-    /// Looks at or changes the architectural state. Not while `run` is under way.
+    /// Looks at the architectural state. Not while `run` is under way.
+    func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result
+
+    /// Looks at or changes it, and makes the engine forget what it has cached of
+    /// page tables. Not while `run` is under way.
     func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result
 
     /// Back to the state after RESET; all that was cached of the Guest is forgotten.

@@ -154,7 +154,7 @@ import X86
         #expect(registers(machine) == expected)
         #expect(try machine.get64(Place.data + 0x40) == sum)
         let taken = try machine.get64(Place.data + 0x800)
-        #expect(taken > 3, "not much of a storm")
+        #expect(taken > 0, "not much of a storm")
         #expect(taken + UInt64(controller.count) == raised.count.load(ordering: .relaxed))
     }
 

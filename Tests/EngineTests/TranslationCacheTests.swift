@@ -60,7 +60,9 @@ import X86
         let (_, after) = try afterChange([0x41, 0x0f, 0x22, 0xd9])
         #expect(after == 0x1111 || after == 0x2222)
         try machine.putEntry(one | 3 | PageEntry.global, at: leaf, setup)
+        machine.vcpu.withState { $0.cr4 &= ~CR4.globalPages }
         machine.vcpu.withState { state in
+            state.cr4 |= CR4.globalPages
             state.rip = Place.code
             state.gpr[10] = state.cr4 & ~CR4.globalPages
         }

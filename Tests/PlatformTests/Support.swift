@@ -37,6 +37,7 @@ final class FakeVCPU: VCPU {
     func run() -> VCPUExit { script.isEmpty ? .stopped : script.removeFirst() }
     func complete(_ value: UInt64) { answer = value }
     func refuse() { refusals += 1 }
+    func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result { body(state) }
     func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { body(&state) }
     func reset() { state = VCPUState() }
     func describe() -> String { "fake" }
