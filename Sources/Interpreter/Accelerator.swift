@@ -56,6 +56,8 @@ package struct TranslationMode: OptionSet, Hashable, BitwiseCopyable {
     /// SSE, AVX instructions would fault, or must be watched for SIMD exceptions.
     package static let noSSE = TranslationMode(rawValue: 4)
     package static let noAVX = TranslationMode(rawValue: 8)
+    /// Both; as a literal it would be an array on the heap first.
+    package static let vectors = TranslationMode(rawValue: 12)
 }
 
 /// How `execute` ended.
@@ -153,3 +155,4 @@ extension InterpreterVCPU {
     /// A page has become code: no write to it may go unseen.
     package func forgetWritablePages() { cpu.flushOwnTLB() }
 }
+//:

@@ -59,7 +59,7 @@ extension CPU {
 
     /// IF, TF, the shadow or NMI blocking changed.
     func interruptsChanged() {
-        var mask = VCPURequests.Request([.stop, .codeWritten])
+        var mask: VCPURequests.Request = [.stop, .codeWritten]
         if state.rflags & RFlags.interrupt != 0 { mask.insert(.interrupt) }
         if unsafe !core.nmiBlocked { mask.insert(.nonMaskableInterrupt) }
         unsafe core.pollMask = mask.rawValue
