@@ -71,6 +71,7 @@ let package = Package(
         tests("Boot", ["HostInterface", "roost"]),
         tests("Journey", ["HostInterface"]),
         tests("Interpreter", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
+        tests("Translator", ["Translator", "VirtualCPU", "X86", "GuestMemory"]),
         tests("Platform", ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         tests(
             "PlatformBoot",

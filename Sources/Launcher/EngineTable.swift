@@ -24,6 +24,14 @@ package enum EngineTable {
         Engine(name: InterpreterVCPU.engineName) { memory, requests, interrupts in
             unsafe InterpreterVCPU(memory: memory, requests: requests, interruptController: interrupts)
         },
+        Engine(name: LockstepVCPU.engineName) { memory, requests, interrupts in
+            unsafe try LockstepVCPU(memory: memory, requests: requests, interruptController: interrupts)
+        },
+        Engine(name: LockstepVCPU.thoroughName) { memory, requests, interrupts in
+            unsafe try LockstepVCPU(
+                memory: memory, requests: requests, interruptController: interrupts, trials: LockstepVCPU.thoroughTrials
+            )
+        },
     ]
 
     /// Stands for the first of the list.

@@ -144,6 +144,9 @@ struct SiteInfo {
     func zydisInstruction(_ index: Int) -> UnsafePointer<ZydisDecodedInstruction> {
         unsafe UnsafePointer(instructions + index)
     }
+    func zydisOperands(_ index: Int) -> UnsafePointer<ZydisDecodedOperand> {
+        unsafe UnsafePointer(operands + index * Int(ZYDIS_MAX_OPERAND_COUNT))
+    }
     func instruction(_ index: Int) -> UnsafeMutablePointer<Decoded> { unsafe decoded + index }
     func codeBytes(_ offset: UInt16) -> UnsafePointer<UInt8> { unsafe UnsafePointer(page + Int(offset)) }
 

@@ -241,6 +241,18 @@ struct BlockKey: Hashable, BitwiseCopyable {
         return killed
     }
 
+    /// Whether `written` would kill anything.
+    func holds(_ physical: UInt64, _ count: Int) -> Bool {
+        let start = Int(physical & 0xfff), end = start + count
+        var next = pages[physical >> 12]?.first ?? -1
+        while next >= 0 {
+            let block = blocks[Int(next)]
+            if Int(block.start) < end && start < Int(block.end) { return true }
+            next = block.nextInPage
+        }
+        return false
+    }
+
     private func kill(_ number: Int32) {
         let block = blocks[Int(number)]
         blocks[Int(number)].alive = false

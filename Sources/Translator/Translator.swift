@@ -24,6 +24,18 @@ internal import X86
     /// Changes whenever a block dies.
     private var deaths: UInt64 = 0
     private(set) var statistics = TranslatorStatistics()
+    /// Is shown every block, and asked each time before it runs; usually nobody (S:530).
+    weak var watcher: (any BlockWatcher)?
+    private var leash = Leash.none
+    /// The instruction before which a block that runs alone ends.
+    private var fence: UInt64?
+
+    private enum Leash {
+        case none
+        /// The block that is looked up next runs, and none after it.
+        case oneBlock
+        case noBlock
+    }
 
     private enum Answer {
         static let again: UInt = 0, next: UInt = 1, out: UInt = 2
@@ -87,6 +99,20 @@ internal import X86
         core.arithmeticFlags = flags
     }
 
+    /// Runs the block at RIP and nothing else; of that one only what comes
+    /// before `fence`, which is an instruction that is left to the Interpreter.
+    func runBlock(until fence: UInt64?) {
+        tlb.forgetJumps(of: core.translationMode)
+        self.fence = fence
+        leash = .oneBlock
+        run()
+        leash = .none
+        self.fence = nil
+    }
+
+    /// Whether a write there would change code that has been translated.
+    func holdsCode(_ physical: UInt64, _ count: Int) -> Bool { store.holds(physical, count) }
+
     func flushTranslations(_ scope: FlushScope) {
         let (cr3, cr4) = core.controlRegisters
         if tlb.flush(scope, cr3: cr3, cr4: cr4) { store.disconnectCrossLinks() }
@@ -145,6 +171,7 @@ internal import X86
         let rip = core.codePage &+ info.offset
         let deaths = deaths
         core.rip = rip
+        if rip == fence { return Answer.out }
         core.arithmeticFlags = flags
         guard core.execute() == .done else { return Answer.out }
         flags = core.arithmeticFlags
@@ -191,9 +218,10 @@ internal import X86
     /// The entry for code at `rip`, which is RIP; `out` with what stopped it pending.
     private func find(_ rip: UInt64) -> UInt {
         lastFound = nil
+        if leash == .noBlock { return Answer.out }
         mode = core.translationMode
         // The jump tables hold code of one kind as to vectors.
-        let vectors = mode.intersection([.noSSE, .noAVX])
+        let vectors = mode.intersection(.vectors)
         if vectors != jumpVectors {
             tlb.forgetJumps()
             jumpVectors = vectors
@@ -222,9 +250,15 @@ internal import X86
             block = unsafe blocks.translate(
                 physical: physical, bytes: UnsafeRawPointer(bytes), virtualPage: virtualPage, key: key, mode: mode,
                 isFixed: isFixed)
+            if let watcher { watcher.translated(blocks.listing(of: block)) }
         }
         core.codePage = virtualPage
         let entry = store.blocks[Int(block)].entry
+        if leash == .oneBlock {
+            leash = .noBlock
+            return entry
+        }
+        if let watcher, !watcher.mayRun(block) { return Answer.out }
         lastFound = block
         // Kernel code that does not know its page is told it here, each time.
         if isUser || isFixed { tlb.enterJump(rip, entry, mode: mode) }
