@@ -48,6 +48,17 @@ package struct MemoryFile: ~Copyable, Sendable {
         self.byteCount = byteCount
     }
 
+    /// Zeroed memory of this process's own, given page by page as it is touched.
+    package init(allocating byteCount: Int) throws(HostError) {
+        let address = unsafe mmap(
+            nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let address = unsafe address, unsafe address != MAP_FAILED else {
+            throw HostError("cannot allocate \(byteCount >> 20) MiB", errno: .current, advice: "raise `ulimit -v`")
+        }
+        unsafe base = address
+        self.byteCount = byteCount
+    }
+
     deinit { unsafe munmap(base, byteCount) }
 
     /// Puts `count` bytes of `file` from `fileOffset` at `offset` of the range.

@@ -39,25 +39,44 @@ package protocol Accelerator: AnyObject {
 /// Where generated code finds what it needs, in bytes from the core.
 package struct StateOffsets {
     package var rip: Int32 = 0, rflags: Int32 = 0, mxcsr: Int32 = 0, ymm: Int32 = 0, pollMask: Int32 = 0
+    package var tscOffset: Int32 = 0, kernelGSBase: Int32 = 0
+    /// The first of the segment registers.
+    package var segments: Int32 = 0
+    /// The pointer to the Interpreter's own TLB set.
+    package var tlb: Int32 = 0
     package static let codePage = Int32(AddressSlot.codePage * 8)
     package static func segmentBase(_ segment: Int) -> Int32 { Int32((AddressSlot.segmentBases + segment) * 8) }
+    package func selector(_ segment: Int) -> Int32 { segments + Int32(segment * MemoryLayout<Segment>.stride) }
+    /// `Segment.base`, the last eight bytes.
+    package func base(_ segment: Int) -> Int32 {
+        selector(segment) + Int32(MemoryLayout<Segment>.offset(of: \.base) ?? 16)
+    }
     /// All of a core.
     package static var coreBytes: Int { unsafe MemoryLayout<Core>.size }
 }
 
 /// What of the CPU's mode decides how an instruction is translated.
-package struct TranslationMode: OptionSet, Hashable, BitwiseCopyable {
+@frozen package struct TranslationMode: OptionSet, Hashable, BitwiseCopyable {
     package let rawValue: UInt8
     @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
     /// CPL 3.
-    package static let user = TranslationMode(rawValue: 1)
+    @inlinable package static var user: TranslationMode { TranslationMode(rawValue: 1) }
     /// CPL 0 to 2, and user pages may be touched: SMAP off, or AC set.
-    package static let open = TranslationMode(rawValue: 2)
+    @inlinable package static var open: TranslationMode { TranslationMode(rawValue: 2) }
     /// SSE, AVX instructions would fault, or must be watched for SIMD exceptions.
-    package static let noSSE = TranslationMode(rawValue: 4)
-    package static let noAVX = TranslationMode(rawValue: 8)
-    /// Both; as a literal it would be an array on the heap first.
-    package static let vectors = TranslationMode(rawValue: 12)
+    @inlinable package static var noSSE: TranslationMode { TranslationMode(rawValue: 4) }
+    @inlinable package static var noAVX: TranslationMode { TranslationMode(rawValue: 8) }
+    /// No access shares its check with another: for code that was left because they could not.
+    @inlinable package static var alone: TranslationMode { TranslationMode(rawValue: 16) }
+    /// CR4: SMAP, FSGSBASE, TSD.
+    @inlinable package static var smap: TranslationMode { TranslationMode(rawValue: 32) }
+    @inlinable package static var bases: TranslationMode { TranslationMode(rawValue: 64) }
+    @inlinable package static var noTimeStamp: TranslationMode { TranslationMode(rawValue: 128) }
+    /// The bits that seldom change.
+    @inlinable package static var settings: UInt8 { 12 | 32 | 64 | 128 }
+    @inlinable package var isUser: Bool { rawValue & 1 != 0 }
+    /// Said here once more, because the library's is a call through a table.
+    @inlinable package func contains(_ other: TranslationMode) -> Bool { rawValue & other.rawValue == other.rawValue }
 }
 
 /// How `execute` ended.
@@ -75,8 +94,7 @@ extension InterpreterVCPU {
     /// Something that only the run loop does is due: a request, a single step, a shadow's end.
     package var needsRunLoop: Bool {
         let cpu = self.cpu
-        return unsafe !accelerates || cpu.core.stepping || cpu.core.shadow
-            || requests.pending.rawValue & cpu.core.pollMask != 0
+        return unsafe !accelerates || cpu.core.stepping || cpu.core.shadow || cpu.isRequested
     }
 
     package var stateOffsets: StateOffsets {
@@ -88,21 +106,28 @@ extension InterpreterVCPU {
         return unsafe StateOffsets(
             rip: offset(&cpu.core.state.rip), rflags: offset(&cpu.core.state.rflags),
             mxcsr: offset(&cpu.core.state.mxcsr), ymm: offset(&cpu.core.state.ymm),
-            pollMask: offset(&cpu.core.pollMask))
+            pollMask: offset(&cpu.core.pollMask), tscOffset: offset(&cpu.core.state.tscOffset),
+            kernelGSBase: offset(&cpu.core.state.kernelGSBase), segments: offset(&cpu.core.state.segments),
+            tlb: offset(&cpu.core.tlb))
     }
 
     package var translationMode: TranslationMode {
         let cpu = self.cpu
-        var mode: TranslationMode = []
+        var mode: UInt8 = 0
         if unsafe cpu.core.privilege == 3 {
-            mode = .user
+            mode = 1
         } else if unsafe cpu.core.tlb != cpu.core.tlbSets + TLBEntry.supervisor * TLBEntry.setSize {
-            mode = .open
+            mode = 2
         }
-        let gates = unsafe Thunk.Gate(rawValue: cpu.core.closedGates)
-        if cpu.state.mxcsr & 0x1f80 != 0x1f80 || gates.contains(.sse) { mode.insert(.noSSE) }
-        if cpu.state.mxcsr & 0x1f80 != 0x1f80 || gates.contains(.avx) { mode.insert(.noAVX) }
-        return mode
+        let gates = unsafe cpu.core.closedGates
+        let isWatched = cpu.state.mxcsr & 0x1f80 != 0x1f80
+        if isWatched || gates & 4 != 0 { mode |= 4 }
+        if isWatched || gates & 8 != 0 { mode |= 8 }
+        let cr4 = cpu.state.cr4
+        if cr4 & CR4.smap != 0 { mode |= 32 }
+        if cr4 & CR4.fsGSBase != 0 { mode |= 64 }
+        if cr4 & CR4.timeStampDisable != 0 { mode |= 128 }
+        return TranslationMode(rawValue: mode)
     }
 
     // MARK: State
@@ -121,7 +146,40 @@ extension InterpreterVCPU {
         set { cpu.setArithmeticFlags(newValue) }
     }
 
+    /// What the pointer at `StateOffsets.tlb` is with SMAP in force, and without.
+    package var supervisorSets: (closed: UInt, open: UInt) {
+        let cpu = self.cpu
+        func address(_ set: Int) -> UInt {
+            unsafe UInt(bitPattern: cpu.core.tlbSets + set * TLBEntry.setSize)
+        }
+        return (address(TLBEntry.supervisor), address(TLBEntry.supervisorOpen))
+    }
+
     // MARK: Work
+
+    /// Bytes that `prepare` fills.
+    package static var recordBytes: Int { unsafe 2 * MemoryLayout<Instruction>.stride }
+
+    /// Makes the record of an instruction, for `execute(_:)`. Good until `forgetCode`.
+    ///
+    /// - Parameters:
+    ///   - bytes: `count` of them, of which the instruction may need fewer.
+    ///   - offset: the instruction's in its page.
+    ///   - storage: for `recordBytes`.
+    package func prepare(
+        _ bytes: UnsafePointer<UInt8>, count: Int, offset: Int, into storage: UnsafeMutableRawPointer
+    ) -> Bool {
+        let records = unsafe storage.bindMemory(to: Instruction.self, capacity: 2)
+        return unsafe makeRecord(bytes, count: count, offset: offset, into: records)
+    }
+
+    /// Runs a prepared instruction at RIP, which is on the present code page.
+    package func execute(_ record: UnsafeRawPointer) -> Executed {
+        let cpu = self.cpu
+        unsafe cpu.core.event = .lookup
+        unsafe run(cpu, record.assumingMemoryBound(to: Instruction.self))
+        return unsafe cpu.core.event == .lookup ? .done : .stopped
+    }
 
     /// Runs the instruction at RIP.
     package func execute() -> Executed {
@@ -150,6 +208,18 @@ extension InterpreterVCPU {
             if !isCanonical(cpu.state.rip) { throw cpu.generalProtection() }
             return try cpu.translateFetch(cpu.state.rip)
         } catch { return nil }
+    }
+
+    /// The physical page that code at a page's address is fetched from; nil, with nothing pending, if none.
+    package func translateCode(_ address: UInt64) -> UInt64? {
+        let cpu = self.cpu
+        do throws(Stop) {
+            if !isCanonical(address) { return nil }
+            return try cpu.translateFetch(address) & ~0xfff
+        } catch {
+            unsafe cpu.core.event = .lookup
+            return nil
+        }
     }
 
     /// A page has become code: no write to it may go unseen.

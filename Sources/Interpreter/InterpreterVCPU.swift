@@ -27,6 +27,8 @@ package import X86
     private let table = LoweringTable()
     private var coreStorage: UnsafeMutablePointer<Core>!
     private let ownsStorage: Bool
+    /// Outlives the core.
+    private let storageOwner: AnyObject?
     private var straddling = unsafe [Straddler](repeating: Straddler(), count: 64)
     private let writtenPages = WrittenPages()
 
@@ -51,7 +53,7 @@ package import X86
 
     package init(
         memory: GuestMemory, requests: VCPURequests, interruptController: (any InterruptController)?,
-        features: CPUFeatures = .forThisHost, storage: UnsafeMutableRawPointer? = nil
+        features: CPUFeatures = .forThisHost, storage: UnsafeMutableRawPointer? = nil, storageOwner: AnyObject? = nil
     ) {
         self.memory = memory
         self.requests = requests
@@ -61,6 +63,7 @@ package import X86
         codeCache = unsafe CodeCache(memory: memory, stale: Handlers.stale)
         unsafe scratch = .allocate(capacity: 2)
         ownsStorage = unsafe storage == nil
+        self.storageOwner = storageOwner
         unsafe coreStorage = storage?.bindMemory(to: Core.self, capacity: 1) ?? .allocate(capacity: 1)
         unsafe coreStorage.initialize(to: Core(owner: self, memory: memory, requests: requests))
         let cpu = self.cpu
@@ -104,11 +107,15 @@ package import X86
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result {
         let cpu = self.cpu
         cpu.state.rflags = cpu.rflags
+        let paging = cpu.pagingRegisters
         let result = body(&cpu.state)
         cpu.setArithmeticFlags(cpu.state.rflags)
-        cpu.loadPageDirectoryPointersUnchecked()
         cpu.modeChanged()
-        cpu.flushTLB()
+        // Whoever only looked must not cost the Guest its TLB.
+        if cpu.pagingRegisters != paging {
+            cpu.loadPageDirectoryPointersUnchecked()
+            cpu.flushTLB()
+        }
         return result
     }
 
@@ -255,14 +262,30 @@ package import X86
     /// Runs exactly one instruction.
     func step(_ cpu: CPU) {
         do throws(Stop) {
-            let record = unsafe try lookupAlone(cpu)
-            let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
-            if let next = unsafe next {
-                unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
-                unsafe cpu.core.event = .lookup
-            }
-            if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
+            unsafe run(cpu, try lookupAlone(cpu))
         } catch {}
+    }
+
+    /// Runs one record.
+    func run(_ cpu: CPU, _ record: InstructionPointer) {
+        let next = unsafe record.pointee.handler(cpu.raw, UnsafeRawPointer(record))
+        if let next = unsafe next {
+            unsafe cpu.state.rip = cpu.rip(next.assumingMemoryBound(to: Instruction.self))
+            unsafe cpu.core.event = .lookup
+        }
+        if unsafe cpu.core.event == .lookup || cpu.core.event == .exit && !awaitsAnswer { completedSteps &+= 1 }
+    }
+
+    /// Lowers an instruction by itself; false if its bytes do not suffice.
+    func makeRecord(
+        _ bytes: UnsafePointer<UInt8>, count: Int, offset: Int, into records: UnsafeMutablePointer<Instruction>
+    ) -> Bool {
+        unsafe copy.update(from: bytes, count: count)
+        do throws(Stop) {
+            guard let lowering = try lower(cpu, count, offset: offset) else { return false }
+            unsafe fill(records, lowering)
+            return true
+        } catch { return false }
     }
 
     // MARK: Code
@@ -279,6 +302,7 @@ package import X86
         codeCache.flush()
         unsafe straddling = straddling.map { unsafe Straddler(records: $0.records) }
         known.removeAll()
+        accelerator?.forgetCode()
         native.removeAll()
     }
 

@@ -36,6 +36,9 @@ package struct Translation {
 }
 
 extension CPU {
+    /// All that a translation depends on besides memory and privilege.
+    var pagingRegisters: SIMD4<UInt64> { SIMD4(state.cr0, state.cr3, state.cr4, state.efer) }
+
     /// The present privilege as an access.
     @inline(__always) var ownAccess: Access { unsafe core.privilege == 3 ? .user : [] }
 

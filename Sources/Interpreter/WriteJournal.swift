@@ -125,10 +125,16 @@ internal import X86
     /// Whether two engines came to the same, but for arithmetic flags outside `flags`.
     package func agrees(with other: CoreSnapshot, flags: UInt64) -> Bool {
         let (a, b) = unsafe (storage, other.storage)
-        for number in 0..<16 where unsafe a.pointee.gpr[number] != b.pointee.gpr[number] { return false }
+        for number in 0..<24 where number != AddressSlot.codePage {
+            if unsafe a.pointee.gpr[number] != b.pointee.gpr[number] { return false }
+        }
+        for number in [SegmentName.fs, SegmentName.gs] {
+            if unsafe a.pointee.segments[number].base != b.pointee.segments[number].base { return false }
+        }
         for number in 0..<64 where unsafe a.pointee.ymm[number] != b.pointee.ymm[number] { return false }
         for number in Self.x87Words where unsafe a.pointee.x87[number] != b.pointee.x87[number] { return false }
-        return unsafe a.pointee.rip == b.pointee.rip && a.pointee.mxcsr == b.pointee.mxcsr && stop == other.stop
+        return unsafe a.pointee.rip == b.pointee.rip && a.pointee.mxcsr == b.pointee.mxcsr
+            && a.pointee.kernelGSBase == b.pointee.kernelGSBase && stop == other.stop
             && (a.pointee.rflags ^ b.pointee.rflags) & (flags | ~RFlags.arithmetic) == 0
     }
 

@@ -78,9 +78,13 @@ extension BlockTranslator {
     /// access; R14 too, unless it was asked for.
     func emitAccess(
         _ index: Int, _ m: MemoryOperand, writes: Bool, freeR14: Bool, retry: UnsafeMutablePointer<UInt8>? = nil,
-        saves: Bool = true, restores: Bool = true
-    ) -> (place: HostPlace, cold: Int) {
+        isStack: Bool = false, saves: Bool = true, restores: Bool = true
+    ) -> HostPlace {
         let d = unsafe instruction(index).pointee
+        let group = isStack ? d.stackGroup : d.group
+        if let place = unsafe emitGrouped(index, m, group: group, freeR14: freeR14, saves: saves, restores: restores) {
+            return place
+        }
         let isLive = d.liveBefore != 0
         let retry = unsafe retry ?? e.at
         if isLive && saves { unsafe e.saveFlags() }
@@ -99,7 +103,7 @@ extension BlockTranslator {
             unsafe cold.place2 = unsafe e.jump(if: Condition.notEqual)
         }
         unsafe cold.operand = m
-        unsafe cold.info = SiteInfo(d, bytes: m.bytes, writes: writes, isAccess: true)
+        unsafe cold.info = SiteInfo(d, bytes: m.bytes, writes: writes, kind: .access)
 
         let place: HostPlace
         let base = m.base < 0 || m.isRIPRelative ? -1 : host(m.base)
@@ -124,10 +128,7 @@ extension BlockTranslator {
         }
         if isLive && restores { unsafe e.restoreFlags() }
         unsafe colds.append(cold)
-        return unsafe (place, colds.count - 1)
+        return place
     }
-
-    /// To be called behind the access: a slow one that the Interpreter did goes on here.
-    func endAccess(_ cold: Int) { unsafe colds[cold].next = unsafe e.at }
 }
 //:

@@ -152,11 +152,10 @@ extension BlockTranslator {
                 usesState = true
             }
         }
-        let access = unsafe emitAccess(index, d.memory, writes: d.memory.writes, freeR14: usesState)
+        let place = unsafe emitAccess(index, d.memory, writes: d.memory.writes, freeR14: usesState)
         loadNamed(d, hosts)
-        emitEncoded(index, hosts: hosts, place: access.place)
+        emitEncoded(index, hosts: hosts, place: place)
         storeNamed(d, hosts)
-        endAccess(access.cold)
     }
 
     func emitLEA(_ index: Int) {

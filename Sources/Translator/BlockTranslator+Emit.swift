@@ -15,6 +15,13 @@ internal import X86
 
 extension BlockTranslator {
     func emit(_ index: Int) {
+        let first = colds.count
+        emitOne(index)
+        // What the Interpreter did in our stead goes on here.
+        for number in first..<colds.count where colds[number].kind == .slow { colds[number].next = e.at }
+    }
+
+    private func emitOne(_ index: Int) {
         switch unsafe instruction(index).pointee.kind {
         case .plain: emitPlain(index)
         case .memory: emitMemory(index)
@@ -33,22 +40,32 @@ extension BlockTranslator {
         case .jumpIndirect: emitIndirectJump(index)
         case .callIndirect: emitIndirectCall(index)
         case .clearInterrupts, .setInterrupts: emitInterruptFlag(index)
+        case .clearOverride, .setOverride: emitOverride(index)
+        case .swapGS: emitSwapGS()
+        case .timeStamp: emitTimeStamp(index)
+        case .readSegment: emitReadSegment(index)
+        case .readBase, .writeBase: emitBase(index)
+        case .pushFlags: emitPushFlags(index)
         case .interpret, .interpretLast: emitInterpreted(index)
         }
     }
 
     // MARK: The Interpreter
 
-    /// Calls the Interpreter for this instruction.
+    /// Calls the Interpreter for this instruction, with its record if there can be one.
     func emitInterpreted(_ index: Int) {
-        let d = unsafe instruction(index).pointee
-        unsafe e.saveFlags()
+        let d = instruction(index).pointee
+        e.saveFlags()
         if fixedPage != nil { emitCodePage() }
-        unsafe e.constant(Host.r13, UInt64(SiteInfo(d).word))
-        let back = unsafe e.at
-        unsafe e.call(to: runtime.slow)
+        let record = store.addRecord()
+        let isPrepared = core.prepare(
+            codeBytes(d.offset), count: available(d.offset), offset: Int(d.offset), into: record)
+        e.constant(Host.r14, isPrepared ? UInt64(UInt(bitPattern: record)) : 0)
+        e.constant(Host.r13, UInt64(SiteInfo(d).word))
+        let back = e.at
+        e.call(to: runtime.slow)
         // Five bytes that are never run: nothing is to be tried again.
-        unsafe e.jump(to: back)
+        e.jump(to: back)
     }
 
     /// Code that knows its page by heart tells it to those who don't.
@@ -64,16 +81,14 @@ extension BlockTranslator {
         let d = unsafe instruction(index).pointee
         let z = unsafe zydisInstruction(index)
         let isWide = unsafe z.pointee.operand_width == 64
-        var memoryCold = -1
         if d.memory.bytes == 0 {
             if d.liveBefore != 0 { unsafe e.saveFlags() }
         }
         if d.memory.bytes > 0 {
-            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
+            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
             unsafe e.op(
-                0x8b, Host.r13, base: access.place.base, index: access.place.index, scale: access.place.scale,
-                access.place.displacement, wide: isWide)
-            memoryCold = access.cold
+                0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale,
+                p.displacement, wide: isWide)
         } else {
             let number = Int(d.named[0].number)
             if host(number) < 0 {
@@ -101,15 +116,13 @@ extension BlockTranslator {
         let field: UInt8 = d.mnemonic == UInt16(truncatingIfNeeded: ZYDIS_MNEMONIC_DIV.rawValue) ? 6 : 7
         unsafe e.bytes(0xf7, 0xc0 | field << 3 | UInt8(Host.r13 & 7))
         unsafe cold.info = SiteInfo(d)
-        unsafe cold.next = unsafe e.at
         unsafe colds.append(cold)
-        if memoryCold >= 0 { endAccess(memoryCold) }
     }
 
     // MARK: Stack
 
     /// [RSP + displacement], eight bytes.
-    private func stackOperand(_ displacement: Int64) -> MemoryOperand {
+    func stackOperand(_ displacement: Int64) -> MemoryOperand {
         var operand = MemoryOperand()
         operand.base = 4
         operand.displacement = displacement
@@ -120,16 +133,13 @@ extension BlockTranslator {
     func emitPush(_ index: Int) {
         let d = unsafe instruction(index).pointee
         let retry = unsafe e.at
-        var sourceCold = -1
         if d.memory.bytes > 0 {
-            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
-            sourceCold = access.cold
-            let p = access.place
+            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
             unsafe e.op(0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale, p.displacement)
             unsafe e.store(Host.r13, Host.rsp, Slot.operand)
         }
-        let access = unsafe emitAccess(index, stackOperand(-8), writes: true, freeR14: true, retry: retry)
-        let p = access.place
+        let p = unsafe emitAccess(
+            index, stackOperand(-8), writes: true, freeR14: true, retry: retry, isStack: true)
         if d.memory.bytes > 0 {
             unsafe e.load(Host.r14, Host.rsp, Slot.operand)
             unsafe e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
@@ -147,14 +157,11 @@ extension BlockTranslator {
             unsafe e.word(Int32(truncatingIfNeeded: d.immediate))
         }
         unsafe e.lea(Host.guestStack, base: Host.guestStack, -8)
-        endAccess(access.cold)
-        if sourceCold >= 0 { endAccess(sourceCold) }
     }
 
     func emitPop(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let access = unsafe emitAccess(index, stackOperand(0), writes: false, freeR14: true)
-        let p = access.place
+        let p = unsafe emitAccess(index, stackOperand(0), writes: false, freeR14: true, isStack: true)
         let number = Int(d.named[0].number)
         let register = host(number)
         if number == 4 {
@@ -164,32 +171,15 @@ extension BlockTranslator {
             if register < 0 { unsafe e.store(Host.r14, Host.rsp, Int32(number * 8)) }
             unsafe e.lea(Host.guestStack, base: Host.guestStack, 8)
         }
-        endAccess(access.cold)
     }
 
     func emitLeave(_ index: Int) {
         var operand = stackOperand(0)
         operand.base = 5
-        let access = unsafe emitAccess(index, operand, writes: false, freeR14: true)
-        let p = access.place
+        let p = unsafe emitAccess(index, operand, writes: false, freeR14: true)
         unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
         unsafe e.lea(Host.guestStack, base: Host.rbp, 8)
         unsafe e.move(Host.rbp, Host.r14)
-        endAccess(access.cold)
-    }
-
-    // MARK: Interrupt flag
-
-    /// CLI and STI at CPL 0, where IOPL cannot forbid them. STI's shadow of one
-    /// instruction comes by itself: requests are looked at where blocks begin.
-    func emitInterruptFlag(_ index: Int) {
-        let d = unsafe instruction(index).pointee
-        let isLive = d.liveBefore != 0
-        if isLive { unsafe e.saveFlags() }
-        let sets = d.kind == .setInterrupts
-        unsafe e.immediate(sets ? 1 : 4, Host.rsp, offsets.rflags, value: sets ? 0x200 : ~0x200)
-        unsafe e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
-        if isLive { unsafe e.restoreFlags() }
     }
 
     // MARK: Behind the block
@@ -209,11 +199,12 @@ extension BlockTranslator {
         case .slow:
             // The check may have failed after it spoiled R13 and R14: nothing else.
             if fixedPage != nil { emitCodePage() }
-            if let operand = unsafe cold.operand { emitAddress(operand) }
+            if let operand = unsafe cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
             unsafe e.constant(Host.r13, UInt64(cold.info?.word ?? SiteInfo(d).word))
             unsafe e.call(to: runtime.slow)
             unsafe e.jump(to: cold.back)
             if let next = unsafe cold.next { unsafe e.jump(to: next) }
+        case .group: emitUngrouped(cold)
         case .link: unsafe emitLink(cold)
         case .miss: unsafe emitMiss(cold)
         case .crossJump:

@@ -21,11 +21,9 @@ internal import X86
 extension BlockTranslator {
     private var isUser: Bool { mode.contains(.user) }
 
-    private func isInPage(_ target: Int64) -> Bool { target >= 0 && target < 4096 }
-
     /// To a place that is known by its distance from the page.
     func emitDirectJump(to target: Int64, flagsLive: UInt32, viaSlot: Bool = false) {
-        if isInPage(target) || fixedPage != nil {
+        if isNear(target) || fixedPage != nil {
             var cold = unsafe Cold(.link, index: count - 1, place: e.jump(), back: e.at)
             unsafe cold.target = target
             unsafe cold.viaSlot = viaSlot
@@ -41,7 +39,7 @@ extension BlockTranslator {
         let d = unsafe instruction(index).pointee
         let place = unsafe e.jump(if: d.condition)
         var cold = unsafe Cold(
-            isInPage(d.target) || fixedPage != nil ? .link : .crossJump, index: index, place: place, back: e.at)
+            isNear(d.target) || fixedPage != nil ? .link : .crossJump, index: index, place: place, back: e.at)
         unsafe cold.target = d.target
         unsafe colds.append(cold)
     }
@@ -93,13 +91,17 @@ extension BlockTranslator {
     }
 
     /// A direct jump, the first time.
-    func emitLink(_ cold: Cold) {
+    func emitLink(_ cold: Cold, extra: Link.Kind = []) {
         let isFixed = fixedPage != nil
         let target = unsafe isFixed ? Int64(bitPattern: fixedPage! &+ UInt64(bitPattern: cold.target)) : cold.target
-        let number = unsafe store.add(
+        var kind = extra
+        if !isFixed { kind.insert(.relative) }
+        if !isNear(cold.target) && !kind.contains(.alone) { kind.insert(.cross) }
+        if cold.viaSlot { kind.insert(.viaSlot) }
+        let number = store.add(
             Link(
-                place: cold.place, unlinked: e.at, target: target, isRelative: !isFixed,
-                isCross: !isInPage(cold.target), viaSlot: cold.viaSlot, page: physicalPage >> 12))
+                place: store.offset(cold.place), unlinked: store.offset(e.at), target: target, kind: kind,
+                source: store.nextBlock))
         unsafe e.constant(Host.r13, UInt64(number))
         unsafe e.jump(to: cold.viaSlot ? runtime.linkViaSlot : runtime.link)
     }
@@ -131,19 +133,22 @@ extension BlockTranslator {
 
     func emitCall(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let isNear = isInPage(d.target)
-        let access = unsafe emitAccess(index, pushOperand(), writes: true, freeR14: true, restores: isNear)
-        emitPushReturn(d, access.place)
-        emitDirectJump(to: d.target, flagsLive: d.liveAfter, viaSlot: !isNear)
+        let staysNear = isNear(d.target)
+        // Into another page, or the next: the flags travel in their slot.
+        if !staysNear { unsafe e.saveFlags() }
+        let p = unsafe emitAccess(
+            index, pushOperand(), writes: true, freeR14: true, isStack: true, saves: staysNear, restores: staysNear)
+        emitPushReturn(d, p)
+        emitDirectJump(to: d.target, flagsLive: d.liveAfter, viaSlot: !staysNear)
     }
 
     func emitReturn(_ index: Int) {
         let d = unsafe instruction(index).pointee
         var operand = pushOperand()
         operand.displacement = 0
-        // The flags go into their slot here, and stay there.
-        let access = unsafe emitAccess(index, operand, writes: false, freeR14: true, restores: false)
-        let p = access.place
+        unsafe e.saveFlags()
+        let p = unsafe emitAccess(
+            index, operand, writes: false, freeR14: true, isStack: true, saves: false, restores: false)
         unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
         emitJumpTable(index, release: Int32(8 + d.immediate), mayFault: true)
     }
@@ -151,13 +156,12 @@ extension BlockTranslator {
     /// R14 = where an indirect branch leads.
     private func emitTarget(_ index: Int) {
         let d = unsafe instruction(index).pointee
+        unsafe e.saveFlags()
         if d.memory.bytes > 0 {
-            let access = unsafe emitAccess(index, d.memory, writes: false, freeR14: false, restores: false)
-            let p = access.place
+            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false, saves: false, restores: false)
             unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, scale: p.scale, p.displacement)
             return
         }
-        unsafe e.saveFlags()
         let number = Int(d.named[0].number)
         if host(number) < 0 {
             unsafe e.load(Host.r14, Host.rsp, Int32(number * 8))
@@ -185,9 +189,9 @@ extension BlockTranslator {
         unsafe cold.info = SiteInfo(d)
         unsafe colds.append(cold)
         // The flags are in their slot already.
-        let access = unsafe emitAccess(
-            index, pushOperand(), writes: true, freeR14: true, retry: retry, saves: false, restores: false)
-        emitPushReturn(d, access.place)
+        let p = unsafe emitAccess(
+            index, pushOperand(), writes: true, freeR14: true, retry: retry, isStack: true, saves: false, restores: false)
+        emitPushReturn(d, p)
         unsafe e.load(Host.r14, Host.rsp, Slot.operand)
         emitJumpTable(index)
     }

@@ -19,29 +19,39 @@ internal import X86
 struct SiteInfo {
     var word: UInt32
 
-    init(_ decoded: Decoded, bytes: Int = 0, writes: Bool = false, isAccess: Bool = false) {
+    init(_ decoded: Decoded, bytes: Int = 0, writes: Bool = false, kind: Kind = .interpret) {
         word =
             UInt32(decoded.offset) | UInt32(decoded.length) << 12 | UInt32(bytes) << 16
-            | (writes ? 1 << 24 : 0) | (isAccess ? 1 << 25 : 0) | (decoded.kind.endsBlock ? 1 << 26 : 0)
+            | (writes ? 1 << 28 : 0) | UInt32(kind.rawValue) << 29 | (decoded.kind.endsBlock ? 1 << 31 : 0)
     }
 
     init(word: UInt32) { self.word = word }
 
+    enum Kind: UInt32 {
+        /// The Interpreter is wanted.
+        case interpret = 0
+        /// There is an address that the TLB does not know.
+        case access = 1
+        /// The same, for several accesses at once: they must be in one page, or be done one by one.
+        case group = 2
+    }
+
     /// The instruction's place in its page, and how long it is.
     var offset: UInt64 { UInt64(word & 0xfff) }
     var length: UInt64 { UInt64(word >> 12 & 15) }
-    var bytes: Int { Int(word >> 16 & 0xff) }
-    var writes: Bool { word & 1 << 24 != 0 }
-    /// There is an address that the TLB does not know; otherwise the Interpreter is wanted.
-    var isAccess: Bool { word & 1 << 25 != 0 }
+    var bytes: Int { Int(word >> 16 & 0xfff) }
+    var writes: Bool { word & 1 << 28 != 0 }
+    var isAccess: Bool { word & 1 << 29 != 0 }
+    var isGroup: Bool { word & 1 << 30 != 0 }
     /// The code behind it is not the next instruction's.
-    var isLast: Bool { word & 1 << 26 != 0 }
+    var isLast: Bool { word & 1 << 31 != 0 }
 }
 
 /// Translates one block at a time.
 @safe final class BlockTranslator {
     static let maximumInstructions = 64
 
+    let core: InterpreterVCPU
     let store: CodeStore
     let runtime: Runtime
     let offsets: StateOffsets
@@ -57,6 +67,10 @@ struct SiteInfo {
     /// The page's bytes, copied: the Guest may change them while we read.
     private let page: UnsafeMutablePointer<UInt8>
     private(set) var count = 0
+    /// What cannot be run twice with one result is the Interpreter's.
+    var isWatched = false
+    /// Bytes of `page` that may be decoded.
+    private var limit = 4096
 
     // The block being written.
     var e: Emitter
@@ -65,13 +79,16 @@ struct SiteInfo {
     var fixedPage: UInt64?
     var physicalPage: UInt64 = 0
     var colds: [Cold] = unsafe []
+    var groups: [AccessGroup] = []
     /// Offsets in the page past the block that liveness was read from.
     private var dependsOn: (low: Int, high: Int) = (0, 0)
 
     private(set) var translatedInstructions: UInt64 = 0
     private(set) var translatedBytes: UInt64 = 0
 
-    init(store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
+    init(
+        core: InterpreterVCPU, store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
+        self.core = core
         self.store = store
         unsafe self.runtime = unsafe runtime
         self.offsets = offsets
@@ -104,19 +121,28 @@ struct SiteInfo {
     // MARK: Passes
 
     /// Translates from `physical`; `virtualPage` is where its page is mapped now.
-    /// Every block has at least one instruction, if only one for the Interpreter.
+    ///
+    /// Nil if the first instruction goes on in the next page: then that is to
+    /// be translated alone, with what the next page begins with, or nothing
+    /// where that cannot be read.
     func translate(
         physical: UInt64, bytes source: UnsafeRawPointer, virtualPage: UInt64, key: BlockKey, mode: TranslationMode,
-        isFixed: Bool
-    ) -> Int32 {
+        isFixed: Bool, isAlone: Bool = false, secondPage: UInt64 = 0, secondBytes: UnsafeRawPointer? = nil
+    ) -> Int32? {
         self.mode = mode
         fixedPage = isFixed ? virtualPage : nil
         physicalPage = physical & ~0xfff
         let start = Int(physical & 0xfff)
         unsafe UnsafeMutableRawPointer(page).copyMemory(from: source, byteCount: 4096)
+        limit = 4096
+        if let secondBytes {
+            UnsafeMutableRawPointer(page + 4096).copyMemory(from: secondBytes, byteCount: 16)
+            limit = 4096 + 15
+        }
         dependsOn = (start, start + 1)
-        let end = decode(from: start)
+        guard let end = decode(from: start, isAlone: isAlone) else { return nil }
         findLiveFlags(end: end)
+        findGroups()
 
         unsafe e = unsafe store.emitter()
         unsafe colds.removeAll(keepingCapacity: true)
@@ -138,7 +164,11 @@ struct SiteInfo {
         block.end = UInt16(min(max(dependsOn.high, end), 4096))
         translatedInstructions &+= UInt64(count)
         translatedBytes &+= UInt64(end - start)
-        return store.add(block)
+        block.straddles = isAlone
+        block.secondPage = secondPage
+        let number = store.add(block)
+        if secondBytes != nil && end > 4096 { store.addSecondPage(of: number, count: end - 4096) }
+        return number
     }
 
     func zydisInstruction(_ index: Int) -> UnsafePointer<ZydisDecodedInstruction> {
@@ -148,35 +178,50 @@ struct SiteInfo {
         unsafe UnsafePointer(operands + index * Int(ZYDIS_MAX_OPERAND_COUNT))
     }
     func instruction(_ index: Int) -> UnsafeMutablePointer<Decoded> { unsafe decoded + index }
+    /// How many bytes there are from this place of the page on, at most fifteen.
+    func available(_ offset: UInt16) -> Int { min(15, limit - Int(offset)) }
     func codeBytes(_ offset: UInt16) -> UnsafePointer<UInt8> { unsafe UnsafePointer(page + Int(offset)) }
 
-    /// Returns the offset past the last.
-    private func decode(from start: Int) -> Int {
+    /// Returns the offset past the last; nil if the first is not whole.
+    private func decode(from start: Int, isAlone: Bool) -> Int? {
         var offset = start
         count = 0
         while count < Self.maximumInstructions && offset < 4096 {
-            let instruction = unsafe instructions + count
-            let operand = unsafe operands + count * Int(ZYDIS_MAX_OPERAND_COUNT)
-            let status = unsafe ZydisDecoderDecodeFull(
-                zydis, page + offset, ZyanUSize(min(15, 4096 - offset)), instruction, operand)
-            let d = unsafe decoded + count
-            unsafe d.pointee = Decoded()
-            unsafe d.pointee.offset = UInt16(offset)
+            let instruction = instructions + count
+            let operand = operands + count * Int(ZYDIS_MAX_OPERAND_COUNT)
+            let status = ZydisDecoderDecodeFull(
+                zydis, page + offset, ZyanUSize(min(15, limit - offset)), instruction, operand)
+            let d = decoded + count
+            d.pointee = Decoded()
+            d.pointee.offset = UInt16(offset)
             guard status & 0x8000_0000 == 0 else {
-                // Into the next page, or no instruction at all. Only alone, so that
-                // it is fetched when it is its turn.
+                // Into the next page, or no instruction at all: it is looked at when it is its turn.
                 if count > 0 { break }
-                unsafe d.pointee.kind = .interpretLast
-                unsafe d.pointee.length = 1
+                if status == Self.needsMore && !isAlone { return nil }
+                d.pointee.kind = .interpretLast
+                d.pointee.length = 1
                 count = 1
                 return min(offset + 15, 4096)
             }
-            unsafe classifier.classify(instruction, operand, mode: mode, &d.pointee)
+            classifier.classify(instruction, operand, mode: mode, &d.pointee)
+            if isWatched && d.pointee.kind == .timeStamp { d.pointee.kind = .interpret }
             count += 1
-            unsafe offset += Int(d.pointee.length)
-            if unsafe d.pointee.kind.endsBlock { break }
+            offset += Int(d.pointee.length)
+            if d.pointee.kind.endsBlock || isAlone { break }
         }
         return offset
+    }
+
+    /// ZYDIS_STATUS_NO_MORE_DATA.
+    private static let needsMore: UInt32 = 0x8020_0000
+
+    /// Whether a jump to this place of the page stays in it, the target's last byte included.
+    func isNear(_ target: Int64) -> Bool {
+        guard target >= 0, target < 4096 else { return false }
+        guard target > 4096 - 15 else { return true }
+        let status = ZydisDecoderDecodeInstruction(
+            zydis, nil, page + Int(target), ZyanUSize(4096 - target), aheadInstruction)
+        return status != Self.needsMore
     }
 
     // MARK: Flags
@@ -260,7 +305,7 @@ struct SiteInfo {
         if unsafe decoded[0].liveBefore != 0 { unsafe e.saveFlags() }
         block.staleEntry = unsafe e.address
         emitRIP(Int64(start))
-        unsafe e.jump(to: runtime.lookup)
+        unsafe e.jump(to: runtime.renew)
     }
 
     /// R14 = RIP of this place of the page; the flags stay.
@@ -288,6 +333,8 @@ struct SiteInfo {
         case miss
         /// A conditional jump of a program's into another page.
         case crossJump
+        /// Accesses that should share a check, and the TLB does not know the page, or there are two.
+        case group
     }
 
     var kind: Kind

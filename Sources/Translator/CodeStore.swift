@@ -28,12 +28,17 @@ struct Block: BitwiseCopyable {
     var start: UInt16
     var end: UInt16
     var alive = true
+    /// Its first instruction goes on in the page behind.
+    var straddles = false
+    /// The physical address of that, and the number of the entry that stands for this block there.
+    var secondPage: UInt64 = 0
+    var partner: Int32 = -1
     /// The next block of the same page; the first link that leads here.
     var nextInPage: Int32 = -1
     var firstLink: Int32 = -1
 }
 
-struct BlockKey: Hashable, BitwiseCopyable {
+struct BlockKey: BitwiseCopyable {
     var physical: UInt64
     /// Page-aligned, the mode in the low bits; the virtual page is 0 where code does not depend on it.
     var virtualAndMode: UInt64
@@ -43,82 +48,161 @@ struct BlockKey: Hashable, BitwiseCopyable {
         virtualAndMode = page | UInt64(mode.rawValue)
     }
 
-    var hash: UInt64 { (physical ^ virtualAndMode &* 0xff51_afd7_ed55_8ccd) &* 0x9e37_79b9_7f4a_7c15 }
+    var mode: TranslationMode { TranslationMode(rawValue: UInt8(truncatingIfNeeded: virtualAndMode)) }
+
+    @inline(__always) var slot: Int {
+        let hash = (physical ^ virtualAndMode &* 0xff51_afd7_ed55_8ccd) &* 0x9e37_79b9_7f4a_7c15
+        return Int(truncatingIfNeeded: hash >> 40) & (CodeStore.slotCount - 1)
+    }
+
+    @inline(__always) static func == (a: BlockKey, b: BlockKey) -> Bool {
+        a.physical == b.physical && a.virtualAndMode == b.virtualAndMode
+    }
 }
 
 /// A direct jump from one block to another, or to where one will be made.
-@unsafe struct Link: BitwiseCopyable {
-    /// The displacement, in the writable view, and where it leads while unlinked.
-    var place: UnsafeMutablePointer<UInt8>
-    var unlinked: UnsafeMutablePointer<UInt8>
-    /// RIP, or the distance from the code page where that is not fixed.
+struct Link: BitwiseCopyable {
+    struct Kind: OptionSet, BitwiseCopyable {
+        let rawValue: UInt8
+        /// The target is a distance from the code page, which is not fixed.
+        static let relative = Kind(rawValue: 1)
+        /// Into another page: valid only while translations of addresses are.
+        static let cross = Kind(rawValue: 2)
+        /// The flags are in their slot.
+        static let viaSlot = Kind(rawValue: 4)
+        static let linked = Kind(rawValue: 8)
+        /// To code without groups (S:475).
+        static let alone = Kind(rawValue: 16)
+    }
+
+    /// The displacement, and where it leads while unlinked, in bytes from the buffer's start.
+    var place: Int32
+    var unlinked: Int32
+    /// RIP, or the distance.
     var target: Int64
-    var isRelative: Bool
-    /// Into another page: valid only while translations of addresses are.
-    var isCross: Bool
-    /// The flags are in their slot.
-    var viaSlot: Bool
-    /// The physical page that it stands in.
-    var page: UInt64
-    /// The block it leads to, and the next link that leads there.
+    var kind: Kind
+    /// The block it stands in; the one it leads to; the next link that leads there.
+    var source: Int32
     var block: Int32 = -1
     var nextLink: Int32 = -1
-    var isLinked = false
 }
 
 /// All translated code: the buffer, the blocks in it, and who leads where.
+///
+/// The tables are plain memory of a fixed size, of which the Host gives what
+/// is touched.
 @safe final class CodeStore {
-    private struct Page {
-        var first: Int32
+    /// The blocks of a page of code.
+    private struct Page: BitwiseCopyable {
+        var first: Int32 = -1
         /// Which 64-byte granules any block depends on.
-        var granules: UInt64
+        var granules: UInt64 = 0
+    }
+
+    private struct Counts {
+        var blocks = 0
+        var links = 0
+        var crossLinks = 0
+        var used = 0
+        var start = 0
+        var records = 0
     }
 
     private let memory: GuestMemory
-    let buffer: ExecutableMemory
+    private let buffer: ExecutableMemory
+    private let tables: AddressRange
+    private let counts: UnsafeMutablePointer<Counts>
+    let blocks: UnsafeMutablePointer<Block>
+    let links: UnsafeMutablePointer<Link>
+    /// Links into other pages, by number; one may be named twice.
+    private let crossLinks: UnsafeMutablePointer<Int32>
+    /// Open addressing: block number + 1, 0 for none.
+    private let slots: UnsafeMutablePointer<Int32>
+    private let pages: UnsafeMutablePointer<Page>
+    private let pageCount: Int
+    /// The Interpreter's records of instructions that are left to it.
+    private let records: UnsafeMutableRawPointer
     /// Executable address − writable address.
     let delta: Int
-    private(set) var blocks: [Block] = []
-    private(set) var links: [Link] = unsafe []
-    private var crossLinks: [Int32] = []
-    /// Open addressing: block number + 1, 0 for none.
-    private var slots: [Int32]
-    private var pages: [UInt64: Page] = [:]
-    var start = 0
-    var used = 0
 
     static let capacity = 48 << 20
     /// Room for the largest block.
     static let reserve = 64 << 10
+    static let blockCapacity = 1 << 18
+    static let linkCapacity = 1 << 20
+    static let slotCount = 1 << 20
+    static let recordCapacity = 1 << 18
 
     init(memory: GuestMemory) throws(HostError) {
         self.memory = memory
         buffer = try ExecutableMemory(byteCount: Self.capacity)
-        delta = unsafe buffer.executable - UnsafeRawPointer(buffer.writable)
-        slots = Array(repeating: 0, count: 1 << 16)
+        delta = buffer.executable - UnsafeRawPointer(buffer.writable)
+        pageCount = Int(memory.highEnd >> 12)
+        var size = 0
+        func place<T>(_ type: T.Type, _ count: Int) -> Int {
+            defer { size += (count * MemoryLayout<T>.stride + 4095) & ~4095 }
+            return size
+        }
+        let offsets = (
+            place(Block.self, Self.blockCapacity), place(Link.self, Self.linkCapacity),
+            place(Int32.self, Self.linkCapacity * 2), place(Int32.self, Self.slotCount), place(Page.self, pageCount),
+            place(UInt8.self, Self.recordCapacity * InterpreterVCPU.recordBytes)
+        )
+        tables = try AddressRange(allocating: size)
+        blocks = (tables.base + offsets.0).bindMemory(to: Block.self, capacity: Self.blockCapacity)
+        links = (tables.base + offsets.1).bindMemory(to: Link.self, capacity: Self.linkCapacity)
+        crossLinks = (tables.base + offsets.2).bindMemory(to: Int32.self, capacity: Self.linkCapacity * 2)
+        slots = (tables.base + offsets.3).bindMemory(to: Int32.self, capacity: Self.slotCount)
+        pages = (tables.base + offsets.4).bindMemory(to: Page.self, capacity: pageCount)
+        records = tables.base + offsets.5
+        counts = .allocate(capacity: 1)
+        counts.initialize(to: Counts())
     }
 
-    var isFull: Bool { used > Self.capacity - Self.reserve }
+    deinit { counts.deallocate() }
 
-    func emitter() -> Emitter { unsafe Emitter(buffer.writable + used, delta: delta) }
+    var isFull: Bool {
+        counts.pointee.used > Self.capacity - Self.reserve || counts.pointee.blocks > Self.blockCapacity - 2
+            || counts.pointee.records > Self.recordCapacity - 64 || counts.pointee.links > Self.linkCapacity - 256 || counts.pointee.crossLinks > 2 * Self.linkCapacity - 256
+    }
+
+    /// Bytes of generated code.
+    var usedBytes: Int { counts.pointee.used }
+
+    func emitter() -> Emitter { Emitter(buffer.writable + counts.pointee.used, delta: delta) }
 
     /// Takes what the emitter wrote.
     func advance(to emitter: borrowing Emitter) {
-        used = unsafe (UnsafeRawPointer(emitter.at) - UnsafeRawPointer(buffer.writable) + 15) & ~15
+        counts.pointee.used = (UnsafeRawPointer(emitter.at) - UnsafeRawPointer(buffer.writable) + 15) & ~15
     }
 
+    /// What has been written until now stays for ever.
+    func keepPrologue() { counts.pointee.start = counts.pointee.used }
+
     func writable(_ address: UInt) -> UnsafeMutablePointer<UInt8> {
-        unsafe buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(address &- UInt(bitPattern: buffer.executable))
+        buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(address &- UInt(bitPattern: buffer.executable))
+    }
+
+    func offset(_ place: UnsafeMutablePointer<UInt8>) -> Int32 {
+        Int32(truncatingIfNeeded: UnsafeRawPointer(place) - UnsafeRawPointer(buffer.writable))
+    }
+
+    private func place(_ offset: Int32) -> UnsafeMutablePointer<UInt8> {
+        buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(offset)
     }
 
     // MARK: Blocks
 
+    /// The number that the next block will have.
+    var nextBlock: Int32 { Int32(truncatingIfNeeded: counts.pointee.blocks) }
+
     func find(_ key: BlockKey) -> Int32? {
-        var index = Int(truncatingIfNeeded: key.hash >> 32) & (slots.count - 1)
+        var index = key.slot
         while slots[index] != 0 {
-            let number = slots[index] - 1
-            if blocks[Int(number)].key == key && blocks[Int(number)].alive { return number }
-            index = (index + 1) & (slots.count - 1)
+            let number = slots[index] &- 1
+            let block = blocks + Int(number)
+            if block.pointee.key == key && block.pointee.alive { return number }
+            index = (index &+ 1) & (Self.slotCount - 1)
         }
         return nil
     }
@@ -134,28 +218,29 @@ struct BlockKey: Hashable, BitwiseCopyable {
     }
 
     func add(_ block: Block) -> Int32 {
-        let number = Int32(blocks.count)
+        let number = nextBlock
+        counts.pointee.blocks &+= 1
         var block = block
-        let page = block.key.physical >> 12
-        var entry = pages[page] ?? Page(first: -1, granules: 0)
-        block.nextInPage = entry.first
-        entry.first = number
-        entry.granules |= Self.granules(Int(block.start), Int(block.end))
-        pages[page] = entry
-        blocks.append(block)
-        if blocks.count * 2 > slots.count { grow() } else { insert(number) }
+        let page = pages + Int(truncatingIfNeeded: block.key.physical >> 12)
+        // Fresh memory is zero, and 0 is a block: an untouched page has no granules.
+        block.nextInPage = page.pointee.granules == 0 ? -1 : page.pointee.first
+        page.pointee.first = number
+        page.pointee.granules |= Self.granules(Int(block.start), Int(block.end))
+        blocks[Int(number)] = block
+        var index = block.key.slot
+        while slots[index] != 0 { index = (index &+ 1) & (Self.slotCount - 1) }
+        slots[index] = number &+ 1
         return number
     }
 
-    private func insert(_ number: Int32) {
-        var index = Int(truncatingIfNeeded: blocks[Int(number)].key.hash >> 32) & (slots.count - 1)
-        while slots[index] != 0 { index = (index + 1) & (slots.count - 1) }
-        slots[index] = number + 1
-    }
-
-    private func grow() {
-        slots = Array(repeating: 0, count: slots.count * 2)
-        for number in blocks.indices where blocks[number].alive { insert(Int32(number)) }
+    /// The block's last bytes are in a second page, the first `count` of that.
+    func addSecondPage(of number: Int32, count: Int) {
+        let block = blocks[Int(number)]
+        let key = BlockKey(physical: block.secondPage, page: .max << 12, mode: [])
+        var stand = Block(
+            key: key, entry: 0, direct: 0, staleEntry: 0, staleDirect: 0, start: 0, end: UInt16(count))
+        stand.partner = number
+        _ = add(stand)
     }
 
     private static func granules(_ start: Int, _ end: Int) -> UInt64 {
@@ -163,47 +248,58 @@ struct BlockKey: Hashable, BitwiseCopyable {
         return (UInt64.max &<< first) & (UInt64.max &>> (63 - last))
     }
 
+    /// Room for one more record of the Interpreter's.
+    func addRecord() -> UnsafeMutableRawPointer {
+        let number = counts.pointee.records
+        counts.pointee.records = number &+ 1
+        return records + number * InterpreterVCPU.recordBytes
+    }
+
     // MARK: Links
 
     func add(_ link: Link) -> Int32 {
-        unsafe links.append(link)
-        return unsafe Int32(links.count - 1)
+        let number = counts.pointee.links
+        links[number] = link
+        counts.pointee.links = number &+ 1
+        return Int32(truncatingIfNeeded: number)
     }
 
     /// The jump goes straight to the block from now on.
     func connect(_ number: Int32, to block: Int32) {
-        let link = unsafe links[Int(number)]
-        if unsafe link.isLinked { return }
-        let target = blocks[Int(block)]
-        unsafe Emitter.patch(link.place, to: writable(link.viaSlot ? target.entry : target.direct))
-        unsafe links[Int(number)].isLinked = true
-        unsafe links[Int(number)].block = block
-        unsafe links[Int(number)].nextLink = target.firstLink
-        blocks[Int(block)].firstLink = number
-        if unsafe link.isCross { crossLinks.append(number) }
+        let link = links + Int(number)
+        if link.pointee.kind.contains(.linked) { return }
+        let target = blocks + Int(block)
+        let address = link.pointee.kind.contains(.viaSlot) ? target.pointee.entry : target.pointee.direct
+        Emitter.patch(place(link.pointee.place), to: writable(address))
+        link.pointee.kind.insert(.linked)
+        link.pointee.block = block
+        link.pointee.nextLink = target.pointee.firstLink
+        target.pointee.firstLink = number
+        if link.pointee.kind.contains(.cross) {
+            crossLinks[counts.pointee.crossLinks] = number
+            counts.pointee.crossLinks &+= 1
+        }
     }
 
     private func disconnect(_ number: Int32) {
-        let link = unsafe links[Int(number)]
-        guard unsafe link.isLinked else { return }
-        unsafe Emitter.patch(link.place, to: link.unlinked)
-        unsafe links[Int(number)].isLinked = false
+        let link = links + Int(number)
+        guard link.pointee.kind.contains(.linked) else { return }
+        Emitter.patch(place(link.pointee.place), to: place(link.pointee.unlinked))
+        link.pointee.kind.remove(.linked)
+        link.pointee.block = -1
     }
 
     /// Addresses of kernel code may lead elsewhere now.
     func disconnectCrossLinks() {
-        if crossLinks.isEmpty { return }
-        for number in crossLinks {
-            disconnect(number)
-            unsafe links[Int(number)].block = -1
-        }
-        crossLinks.removeAll(keepingCapacity: true)
+        if counts.pointee.crossLinks == 0 { return }
+        for index in 0..<counts.pointee.crossLinks { disconnect(crossLinks[index]) }
+        counts.pointee.crossLinks = 0
         // The blocks' lists anew, without them.
-        for number in blocks.indices { blocks[number].firstLink = -1 }
-        for number in unsafe links.indices where unsafe links[number].isLinked {
-            let block = unsafe Int(links[number].block)
-            unsafe links[number].nextLink = blocks[block].firstLink
-            blocks[block].firstLink = Int32(number)
+        for number in 0..<counts.pointee.blocks { blocks[number].firstLink = -1 }
+        for number in 0..<counts.pointee.links where links[number].kind.contains(.linked) {
+            let block = blocks + Int(links[number].block)
+            links[number].nextLink = block.pointee.firstLink
+            block.pointee.firstLink = Int32(truncatingIfNeeded: number)
         }
     }
 
@@ -211,56 +307,60 @@ struct BlockKey: Hashable, BitwiseCopyable {
 
     /// Kills what depends on `count` bytes from a physical address, within one page; true if anything did.
     func written(_ physical: UInt64, _ count: Int) -> Bool {
-        let pageNumber = physical >> 12
-        guard let page = pages[pageNumber] else { return false }
+        guard physical >> 12 < UInt64(pageCount) else { return false }
+        let page = pages + Int(physical >> 12)
         let start = Int(physical & 0xfff), end = start + count
-        if page.granules & Self.granules(start, end) == 0 { return false }
+        if page.pointee.granules & Self.granules(start, end) == 0 { return false }
         var kept: Int32 = -1
         var granules: UInt64 = 0
-        var next = page.first
+        var next = page.pointee.first
         var killed = false
         while next >= 0 {
             let number = next
-            let block = blocks[Int(number)]
-            next = block.nextInPage
-            if Int(block.start) < end && start < Int(block.end) {
+            let block = blocks + Int(number)
+            next = block.pointee.nextInPage
+            if Int(block.pointee.start) < end && start < Int(block.pointee.end) {
                 kill(number)
                 killed = true
             } else {
-                blocks[Int(number)].nextInPage = kept
+                block.pointee.nextInPage = kept
                 kept = number
-                granules |= Self.granules(Int(block.start), Int(block.end))
+                granules |= Self.granules(Int(block.pointee.start), Int(block.pointee.end))
             }
         }
-        if kept < 0 {
-            pages[pageNumber] = nil
-            memory.clearCode(page: pageNumber, by: .translator)
-        } else {
-            pages[pageNumber] = Page(first: kept, granules: granules)
-        }
+        page.pointee = Page(first: kept, granules: granules)
+        if kept < 0 { memory.clearCode(page: physical >> 12, by: .translator) }
         return killed
     }
 
     /// Whether `written` would kill anything.
     func holds(_ physical: UInt64, _ count: Int) -> Bool {
+        guard physical >> 12 < UInt64(pageCount) else { return false }
         let start = Int(physical & 0xfff), end = start + count
-        var next = pages[physical >> 12]?.first ?? -1
+        var next = pages[Int(physical >> 12)].first
         while next >= 0 {
-            let block = blocks[Int(next)]
-            if Int(block.start) < end && start < Int(block.end) { return true }
-            next = block.nextInPage
+            let block = blocks + Int(next)
+            if Int(block.pointee.start) < end && start < Int(block.pointee.end) { return true }
+            next = block.pointee.nextInPage
         }
         return false
     }
 
-    private func kill(_ number: Int32) {
+    func kill(_ number: Int32) {
         let block = blocks[Int(number)]
+        guard block.alive else { return }
+        if block.partner >= 0 && block.entry == 0 {
+            // It stands for one that begins in the page before.
+            blocks[Int(number)].alive = false
+            kill(block.partner)
+            return
+        }
         blocks[Int(number)].alive = false
+        blocks[Int(number)].firstLink = -1
         var link = block.firstLink
         while link >= 0 {
-            let next = unsafe links[Int(link)].nextLink
+            let next = links[Int(link)].nextLink
             disconnect(link)
-            unsafe links[Int(link)].block = -1
             link = next
         }
         overwrite(block.direct, with: block.staleDirect)
@@ -268,20 +368,23 @@ struct BlockKey: Hashable, BitwiseCopyable {
     }
 
     private func overwrite(_ address: UInt, with target: UInt) {
-        let place = unsafe writable(address)
-        unsafe place.pointee = 0xe9
-        unsafe Emitter.patch(place + 1, to: writable(target))
+        let place = writable(address)
+        place.pointee = 0xe9
+        Emitter.patch(place + 1, to: writable(target))
     }
 
     /// Forgets all code. None may be running.
     func removeAll() {
-        for page in pages.keys { memory.clearCode(page: page, by: .translator) }
-        pages.removeAll(keepingCapacity: true)
-        blocks.removeAll(keepingCapacity: true)
-        unsafe links.removeAll(keepingCapacity: true)
-        crossLinks.removeAll(keepingCapacity: true)
-        for index in slots.indices { slots[index] = 0 }
-        used = start
+        for number in 0..<counts.pointee.blocks {
+            let page = blocks[number].key.physical >> 12
+            pages[Int(page)] = Page()
+            memory.clearCode(page: page, by: .translator)
+        }
+        slots.update(repeating: 0, count: Self.slotCount)
+        let start = counts.pointee.start
+        counts.pointee = Counts()
+        counts.pointee.start = start
+        counts.pointee.used = start
     }
 }
 //:

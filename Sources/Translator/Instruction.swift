@@ -22,7 +22,8 @@ enum Kind: UInt8 {
     case divide
     case push, pop, leave
     case jump, jumpIf, call, ret, jumpIndirect, callIndirect
-    case clearInterrupts, setInterrupts
+    case clearInterrupts, setInterrupts, clearOverride, setOverride
+    case swapGS, timeStamp, readSegment, readBase, writeBase, pushFlags
     /// Left to the Interpreter.
     case interpret
     /// The same, and what follows is not run next.
@@ -30,7 +31,7 @@ enum Kind: UInt8 {
 
     var endsBlock: Bool {
         switch self {
-        case .jump, .call, .ret, .jumpIndirect, .callIndirect, .interpretLast: true
+        case .jump, .call, .ret, .jumpIndirect, .callIndirect, .clearOverride, .setOverride, .interpretLast: true
         default: false
         }
     }
@@ -85,6 +86,15 @@ struct Decoded {
     var hasHighByte = false
     var immediate: Int64 = 0
     var mnemonic: UInt16 = 0
+    /// General registers that it writes, named or not.
+    var clobbers: UInt16 = 0
+    /// The groups that its operand's access and its stack's belong to (S:475); -1: none.
+    var group: Int8 = -1
+    var stackGroup: Int8 = -1
+    /// What RSP has become since the block's start, before this instruction.
+    var stackDelta: Int32 = 0
+    /// What it adds to RSP; nil if that cannot be said.
+    var stackChange: Int32? = 0
 }
 
 /// The arithmetic flags, where EFLAGS has them.
@@ -123,6 +133,39 @@ enum Flags {
         decoded.mnemonic = unsafe UInt16(truncatingIfNeeded: d.pointee.mnemonic.rawValue)
         unsafe flags(d, &decoded)
         decoded.kind = unsafe kind(d, operands, mode, &decoded)
+        for index in 0..<Int(d.pointee.operand_count)
+        where operands[index].type == ZYDIS_OPERAND_TYPE_REGISTER
+            && operands[index].actions & UInt8(ZYDIS_OPERAND_ACTION_MASK_WRITE.rawValue) != 0
+        {
+            if let register = general(operands[index].reg.value.rawValue) {
+                decoded.clobbers |= 1 << UInt16(register.number)
+            }
+        }
+        decoded.stackChange = stackChange(d, operands, decoded)
+    }
+
+    /// What the instruction adds to RSP, if that is all it does to it; nil for what cannot be said.
+    private func stackChange(
+        _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>, _ decoded: Decoded
+    ) -> Int32? {
+        switch decoded.kind {
+        case .push, .pushFlags, .call, .callIndirect: return -8
+        case .pop: return decoded.named[0].number == 4 ? nil : 8
+        case .address:
+            guard decoded.clobbers & 1 << 4 != 0 else { return 0 }
+            return decoded.memory.base == 4 && decoded.memory.index < 0 && decoded.named[0].bytes == 8
+                ? Int32(truncatingIfNeeded: decoded.memory.displacement) : nil
+        case .plain:
+            guard decoded.clobbers & 1 << 4 != 0 else { return 0 }
+            guard d.pointee.operand_width == 64, operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE else { return nil }
+            let value = Int32(truncatingIfNeeded: operands[1].imm.value.s)
+            switch d.pointee.mnemonic {
+            case ZYDIS_MNEMONIC_ADD: return value
+            case ZYDIS_MNEMONIC_SUB: return 0 &- value
+            default: return nil
+            }
+        default: return decoded.clobbers & 1 << 4 != 0 ? nil : 0
+        }
     }
 
     // MARK: Flags
@@ -196,6 +239,25 @@ enum Flags {
                 return .interpret
             }
             return .address
+        case ZYDIS_MNEMONIC_CLAC: return mode.contains(.user) ? .interpretLast : .clearOverride
+        case ZYDIS_MNEMONIC_STAC: return mode.contains(.user) ? .interpretLast : .setOverride
+        case ZYDIS_MNEMONIC_SWAPGS: return mode.contains(.user) ? .interpretLast : .swapGS
+        case ZYDIS_MNEMONIC_RDTSC:
+            return mode.contains(.user) && mode.contains(.noTimeStamp) ? .interpret : .timeStamp
+        case ZYDIS_MNEMONIC_RDFSBASE, ZYDIS_MNEMONIC_RDGSBASE, ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE:
+            guard mode.contains(.bases), d.pointee.operand_width == 64, named(d, operands, &decoded),
+                decoded.namedCount == 1, decoded.named[0].bytes == 8
+            else { return .interpret }
+            let isFS = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_WRFSBASE
+            decoded.immediate = Int64(isFS ? SegmentName.fs : SegmentName.gs)
+            let reads = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_RDGSBASE
+            return reads ? .readBase : .writeBase
+        case ZYDIS_MNEMONIC_MOV where d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x8c:
+            guard operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, named(d, operands, &decoded),
+                decoded.namedCount == 1, decoded.named[0].bytes >= 4
+            else { return .interpret }
+            decoded.immediate = Int64(operands[1].reg.value.rawValue &- ZYDIS_REGISTER_ES.rawValue)
+            return .readSegment
         case ZYDIS_MNEMONIC_CLI: return mode.contains(.user) ? .interpret : .clearInterrupts
         case ZYDIS_MNEMONIC_STI: return mode.contains(.user) ? .interpret : .setInterrupts
         case ZYDIS_MNEMONIC_PAUSE, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE,
@@ -270,6 +332,7 @@ enum Flags {
     ) -> Kind {
         guard unsafe d.pointee.operand_width == 64 else { return .interpret }
         switch unsafe d.pointee.mnemonic {
+        case ZYDIS_MNEMONIC_PUSHFQ: return .pushFlags
         case ZYDIS_MNEMONIC_PUSH:
             switch unsafe operands[0].type {
             case ZYDIS_OPERAND_TYPE_IMMEDIATE:

@@ -69,6 +69,11 @@ enum Slot {
     static let image = Layout.slots + 56
     /// The `Translator`.
     static let owner = Layout.slots + 64
+    /// What the Interpreter's TLB pointer is with SMAP in force, and with AC set.
+    static let closedSet = Slot.owner + 8
+    static let openSet = Slot.owner + 16
+    /// What the groups of a block have in common (S:475).
+    static let addends = Layout.slots + 128
 }
 
 /// One page in a TLB that generated code reads.

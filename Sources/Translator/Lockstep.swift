@@ -106,7 +106,7 @@ internal import X86
         while true {
             held = nil
             translator.run()
-            guard let trial = held, runTwice(trial), !core.needsRunLoop else { return }
+            guard let trial = held, runTwice(trial, isAlone: translator.heldIsAlone), !core.needsRunLoop else { return }
         }
     }
 
@@ -126,12 +126,15 @@ internal import X86
     // MARK: A stretch
 
     /// False: the run loop is needed.
-    private func runTwice(_ trial: Trial) -> Bool {
+    ///
+    /// Translated code may leave a block in the middle, for code whose accesses
+    /// share no checks. Then the Interpreter tries again, up to `limit` lines.
+    private func runTwice(_ trial: Trial, isAlone: Bool, limit: Int = .max) -> Bool {
         let listing = trial.listing
         core.save(before)
         journal.open()
         isInterpreting = true
-        let end = interpret(listing)
+        let end = interpret(listing, limit)
         isInterpreting = false
         journal.close()
         core.save(expected)
@@ -139,9 +142,19 @@ internal import X86
         core.restore(before)
 
         if end.count > 0 || !end.isFenced {
-            translator.runBlock(until: end.isFenced ? expected.state.rip : nil)
+            translator.runBlock(until: end.isFenced ? expected.state.rip : nil, isAlone: isAlone)
             core.save(found)
             if !expected.agrees(with: found, flags: end.flags) || !journal.isRepeated {
+                let left = found.state.rip &- before.state.rip
+                if limit == .max, found.stop.isEmpty,
+                    let line = listing.lines.prefix(end.count + 1).firstIndex(where: { UInt64($0.offset) == left }),
+                    line > 0 || !isAlone
+                {
+                    journal.undo()
+                    core.restore(before)
+                    if core.needsRunLoop { return false }
+                    return runTwice(trial, isAlone: isAlone || line == 0, limit: line == 0 ? .max : line)
+                }
                 return disagree(listing, end)
             }
             disagreements = 0
@@ -167,17 +180,18 @@ internal import X86
     }
 
     /// The block's instructions one by one, up to where translated code would leave it.
-    private func interpret(_ listing: BlockListing) -> End {
+    private func interpret(_ listing: BlockListing, _ limit: Int) -> End {
         var undefined: UInt64 = 0
         let mode = core.translationMode
         changedCode = false
         for (index, line) in listing.lines.enumerated() {
+            if index == limit { return End(count: index, flags: line.liveBefore & ~undefined) }
             if !line.isRepeatable { return End(count: index, isFenced: true, flags: line.liveBefore & ~undefined) }
             let rip = core.rip
             guard core.execute() == .done else { return End(count: index, flags: line.liveBefore & ~undefined) }
             undefined = undefined & ~line.defines | line.undefines
             if core.rip != rip &+ UInt64(line.length) || line.kind.endsBlock || changedCode
-                || core.translationMode != mode
+                || line.kind == .interpret && core.translationMode != mode
             {
                 return End(count: index + 1, flags: line.liveAfter & ~undefined)
             }

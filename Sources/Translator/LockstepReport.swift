@@ -30,6 +30,11 @@ struct Comparison {
         row("rip", { $0.rip })
         row("rflags", { $0.rflags }, mask: flagMask)
         for (number, name) in names.enumerated() { row(name, { $0.gpr[number] }) }
+        for (number, name) in [(SegmentName.fs, "fs base"), (SegmentName.gs, "gs base")] {
+            row(name, { $0.segments[number].base }, always: false)
+            row("for " + name, { $0.gpr[AddressSlot.segmentBases + number] }, always: false)
+        }
+        row("other gs", { $0.kernelGSBase }, always: false)
         row("mxcsr", { UInt64($0.mxcsr) })
         for number in 0..<64 { row("ymm\(number / 4).\(number % 4)", { $0.ymm[number] }, always: false) }
         for number in CoreSnapshot.x87Words { row("fx+\(8 * number)", { $0.x87[number] }, always: false) }

@@ -32,7 +32,7 @@ package import X86
         precondition(StateOffsets.coreBytes <= Int(Layout.slots), "the core has outgrown its place")
         core = unsafe InterpreterVCPU(
             memory: memory, requests: requests, interruptController: interruptController, features: features,
-            storage: images.base(0))
+            storage: images.base(0), storageOwner: images)
         translator = try Translator(core: core, memory: memory, images: images, features: features, strictFlags: false)
         lockstep = Lockstep(
             core: core, translator: translator, journal: WriteJournal(memory: memory), trials: trials)

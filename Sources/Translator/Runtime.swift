@@ -24,6 +24,8 @@ internal import Interpreter
     let slow: UnsafeMutablePointer<UInt8>
     /// Jumped to with a RIP in R14, flags in their slot.
     let lookup: UnsafeMutablePointer<UInt8>
+    /// The same, where what the jump table says has died.
+    let renew: UnsafeMutablePointer<UInt8>
     /// Jumped to with the number of a link in R13, flags in the CPU.
     let link: UnsafeMutablePointer<UInt8>
     /// The same with the flags in their slot.
@@ -35,7 +37,7 @@ internal import Interpreter
     static let resident = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12]
 
     init(
-        _ e: inout Emitter, offsets: StateOffsets, hasAVX: Bool, slowFunction: UInt, lookupFunction: UInt,
+        _ e: inout Emitter, offsets: StateOffsets, hasAVX: Bool, slowFunction: UInt, lookupFunction: UInt, renewFunction: UInt,
         linkFunction: UInt
     ) {
         // leave's second half: back to whoever called `enter`.
@@ -99,6 +101,12 @@ internal import Interpreter
         unsafe e.store(Host.r14, Host.rsp, offsets.rip)
         unsafe Self.save(&e, offsets, hasAVX)
         callSwift(lookupFunction)
+
+        unsafe e.align(16)
+        unsafe renew = unsafe e.at
+        unsafe e.store(Host.r14, Host.rsp, offsets.rip)
+        unsafe Self.save(&e, offsets, hasAVX)
+        callSwift(renewFunction)
 
         unsafe e.align(16)
         unsafe link = unsafe e.at

@@ -32,8 +32,8 @@ internal import X86
     private var spaces = [Space](repeating: Space(), count: Layout.spaceCount)
     private var uses: UInt64 = 0
     private(set) var current = 0
-    private var kernelCode = PageFilter()
-    private var kernelLarge = PageFilter()
+    private let kernelCode = LargePageFilter()
+    private let kernelLarge = LargePageFilter()
     /// Supervisor pages that are not global were entered among those that are.
     private var kernelHasLocal = false
     private let ram: RAMView
@@ -91,14 +91,14 @@ internal import X86
     private func emptyKernel() {
         empty(Layout.kernelRead, of: 0)
         empty(Layout.kernelWrite, of: 0)
-        kernelLarge = PageFilter()
+        kernelLarge.removeAll()
         kernelHasLocal = false
         emptyKernelJumps()
     }
 
     private func emptyKernelJumps() {
         emptyJumps(Layout.kernelTags, Layout.kernelJumps, of: 0)
-        kernelCode = PageFilter()
+        kernelCode.removeAll()
     }
 
     // MARK: Data
@@ -165,16 +165,26 @@ internal import X86
         return (Layout.kernelTags, Layout.kernelCodes, Layout.kernelJumps)
     }
 
+    /// What `enterJump` was told.
+    func findJump(_ rip: UInt64, mode: TranslationMode) -> UInt? {
+        let table = Self.jumpTable(mode)
+        let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
+        guard jumps(table.tags, of: current)[index] == rip else { return nil }
+        return UInt(jumps(table.codes, of: current)[index])
+    }
+
     /// Lets jumps to `rip` find `code` without us.
-    func enterJump(_ rip: UInt64, _ code: UInt, mode: TranslationMode) {
+    func enterJump(_ rip: UInt64, _ code: UInt, mode: TranslationMode, straddles: Bool) {
         let table = Self.jumpTable(mode)
         let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
         unsafe jumps(table.tags, of: current)[index] = rip
         unsafe jumps(table.codes, of: current)[index] = UInt64(code)
         if table.tags == Layout.kernelTags {
             kernelCode.insert(rip >> 12)
+            if straddles { kernelCode.insert(rip >> 12 &+ 1) }
         } else {
             spaces[current].codePages.insert(rip >> 12)
+            if straddles { spaces[current].codePages.insert(rip >> 12 &+ 1) }
         }
     }
 
@@ -274,6 +284,48 @@ internal import X86
     }
 }
 //:
+
+/// The same for the kernel's thousands of pages.
+@safe final class LargePageFilter {
+    private static let words = 1024
+    private let bits: UnsafeMutablePointer<UInt64>
+    private(set) var isEmpty = true
+
+    init() {
+        bits = .allocate(capacity: Self.words)
+        bits.initialize(repeating: 0, count: Self.words)
+    }
+    deinit { bits.deallocate() }
+
+    private func place(_ page: UInt64) -> (Int, UInt64) {
+        let hash = (page &* 0x9e37_79b9_7f4a_7c15) >> 48
+        return (Int(hash >> 6), 1 &<< (hash & 63))
+    }
+
+    func insert(_ page: UInt64) {
+        let (word, bit) = place(page)
+        bits[word] |= bit
+        isEmpty = false
+    }
+
+    func contains(_ page: UInt64) -> Bool {
+        let (word, bit) = place(page)
+        return bits[word] & bit != 0
+    }
+
+    func removeAll() {
+        if isEmpty { return }
+        bits.update(repeating: 0, count: Self.words)
+        isEmpty = true
+    }
+
+    func insertLarge(_ address: UInt64, _ span: UInt64) {
+        insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21)
+        if span == 1 << 22 { insert(address >> 21 ^ 1) }
+    }
+
+    func containsLarge(_ address: UInt64) -> Bool { contains(address >> 21) || contains(address >> 30 | 1 << 60) }
+}
 
 /// A set of page numbers that may say yes too often, and never no.
 struct PageFilter {

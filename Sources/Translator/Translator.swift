@@ -19,13 +19,15 @@ internal import X86
     private let store: CodeStore
     private var blocks: BlockTranslator!
     private var runtime: Runtime!
-    /// The mode that the running code was translated for.
-    private var mode: TranslationMode = []
     /// Changes whenever a block dies.
     private var deaths: UInt64 = 0
     private(set) var statistics = TranslatorStatistics()
     /// Is shown every block, and asked each time before it runs; usually nobody (S:530).
-    weak var watcher: (any BlockWatcher)?
+    weak var watcher: (any BlockWatcher)? {
+        didSet { blocks.isWatched = watcher != nil }
+    }
+    /// The block that must not run yet is one whose accesses share no checks.
+    private(set) var heldIsAlone = false
     private var leash = Leash.none
     /// The instruction before which a block that runs alone ends.
     private var fence: UInt64?
@@ -54,13 +56,17 @@ internal import X86
         unsafe runtime = unsafe Runtime(
             &e, offsets: offsets, hasAVX: features.sets.contains(.avx),
             slowFunction: Self.address(of: Self.slow), lookupFunction: Self.address(of: Self.lookUp),
+            renewFunction: Self.address(of: Self.renew),
             linkFunction: Self.address(of: Self.link))
         unsafe store.advance(to: e)
-        store.start = store.used
+        store.keepPrologue()
         blocks = unsafe BlockTranslator(
-            store: store, runtime: runtime, offsets: offsets, features: features, strictFlags: strictFlags)
+            core: core, store: store, runtime: runtime, offsets: offsets, features: features, strictFlags: strictFlags)
         unsafe slot(Slot.owner, as: UInt.self).pointee = unsafe UInt(
             bitPattern: Unmanaged.passUnretained(self).toOpaque())
+        let sets = core.supervisorSets
+        slot(Slot.closedSet, as: UInt.self).pointee = sets.closed
+        slot(Slot.openSet, as: UInt.self).pointee = sets.open
         core.accelerator = self
     }
 
@@ -88,9 +94,11 @@ internal import X86
 
     // MARK: Accelerator
 
-    func run() {
+    func run() { run(isAlone: false) }
+
+    private func run(isAlone: Bool) {
         flags = core.arithmeticFlags
-        let code = find(core.rip)
+        let code = find(core.rip, isAlone: isAlone)
         guard code > Answer.out else { return }
         useCurrentImage()
         let enter = unsafe unsafeBitCast(
@@ -101,11 +109,11 @@ internal import X86
 
     /// Runs the block at RIP and nothing else; of that one only what comes
     /// before `fence`, which is an instruction that is left to the Interpreter.
-    func runBlock(until fence: UInt64?) {
+    func runBlock(until fence: UInt64?, isAlone: Bool) {
         tlb.forgetJumps(of: core.translationMode)
         self.fence = fence
         leash = .oneBlock
-        run()
+        run(isAlone: isAlone)
         leash = .none
         self.fence = nil
     }
@@ -150,30 +158,38 @@ internal import X86
         unsafe owner(image)._withUnsafeGuaranteedRef { $0.lookUp() }
     }
 
+    private static let renew: LookUpFunction = { image in
+        unsafe owner(image)._withUnsafeGuaranteedRef { $0.renew() }
+    }
+
     private typealias LinkFunction = @convention(c) (UnsafeMutableRawPointer, UInt64) -> UInt
     private static let link: LinkFunction = { image, number in
         unsafe owner(image)._withUnsafeGuaranteedRef { $0.link(Int32(truncatingIfNeeded: number)) }
     }
 
     private func slow(_ address: UInt64, _ info: SiteInfo) -> UInt {
-        if info.isAccess && address & 0xfff <= UInt64(4096 - info.bytes),
+        let mode = core.translationMode
+        if (info.isAccess || info.isGroup) && address & 0xfff <= UInt64(4096 - info.bytes),
             let translation = core.translateData(address, write: info.writes),
             tlb.fill(address, translation, mode: mode, write: info.writes)
         {
             return Answer.again
         }
-        return interpret(info)
+        // Its accesses are made one by one.
+        if info.isGroup { return Answer.next }
+        return interpret(info, record: info.isAccess ? nil : UnsafeRawPointer(bitPattern: UInt(address)), mode)
     }
 
     /// The instruction at this place of the code page, by the Interpreter.
-    private func interpret(_ info: SiteInfo) -> UInt {
+    private func interpret(_ info: SiteInfo, record: UnsafeRawPointer?, _ mode: TranslationMode) -> UInt {
         statistics.interpreted &+= 1
         let rip = core.codePage &+ info.offset
         let deaths = deaths
         core.rip = rip
         if rip == fence { return Answer.out }
         core.arithmeticFlags = flags
-        guard core.execute() == .done else { return Answer.out }
+        let executed = if let record { core.execute(record) } else { core.execute() }
+        guard executed == .done else { return Answer.out }
         flags = core.arithmeticFlags
         if core.needsRunLoop { return Answer.out }
         if core.rip == rip &+ info.length && !info.isLast && self.deaths == deaths && core.translationMode == mode {
@@ -184,73 +200,81 @@ internal import X86
 
     private func lookUp() -> UInt {
         if core.needsRunLoop { return Answer.out }
+        let rip = core.rip
+        let mode = core.translationMode
+        let code: UInt
+        if (mode.rawValue ^ jumpMode.rawValue) & TranslationMode.settings == 0, let known = tlb.findJump(rip, mode: mode) {
+            code = known
+            core.codePage = rip & ~0xfff
+        } else {
+            code = find(rip)
+        }
+        useCurrentImage()
+        return code
+    }
+
+    /// The code at RIP, whatever the jump table says: that has died.
+    private func renew() -> UInt {
+        if core.needsRunLoop { return Answer.out }
         let code = find(core.rip)
         useCurrentImage()
         return code
     }
 
     private func link(_ number: Int32) -> UInt {
-        let link = unsafe store.links[Int(number)]
-        let target =
-            unsafe link.isRelative ? core.codePage &+ UInt64(bitPattern: link.target) : UInt64(bitPattern: link.target)
+        let link = store.links[Int(number)]
+        let isRelative = link.kind.contains(.relative)
+        let target = isRelative ? core.codePage &+ UInt64(bitPattern: link.target) : UInt64(bitPattern: link.target)
         core.rip = target
         if core.needsRunLoop { return Answer.out }
         let generation = statistics.flushes
-        let page = unsafe link.isRelative ? core.codePage : target & ~0xfff
-        let code = find(target)
+        let page = isRelative ? core.codePage : target & ~0xfff
+        let source = store.blocks[Int(link.source)].key.physical >> 12
+        let code = find(target, isAlone: link.kind.contains(.alone))
         useCurrentImage()
         // Somebody else's number by now, or another page under the same address?
-        if code > Answer.out, statistics.flushes == generation, let block = lastFound, core.codePage == page,
-            unsafe link.isCross || link.page == store.blocks[Int(block)].key.physical >> 12
-        {
-            store.connect(number, to: block)
+        if code > Answer.out, statistics.flushes == generation, let block = lastFound, core.codePage == page {
+            let found = store.blocks + Int(block)
+            let isSamePage = !found.pointee.straddles && source == found.pointee.key.physical >> 12
+            if link.kind.contains(.cross) || isSamePage { store.connect(number, to: block) }
         }
         return code
     }
 
     // MARK: Code
 
-    private var jumpVectors: TranslationMode = []
+    private var jumpMode: TranslationMode = []
 
     /// The block that `find` returned the entry of.
     private var lastFound: Int32?
 
     /// The entry for code at `rip`, which is RIP; `out` with what stopped it pending.
-    private func find(_ rip: UInt64) -> UInt {
+    private func find(_ rip: UInt64, isAlone: Bool = false) -> UInt {
         lastFound = nil
         if leash == .noBlock { return Answer.out }
-        mode = core.translationMode
-        // The jump tables hold code of one kind as to vectors.
-        let vectors = mode.intersection(.vectors)
-        if vectors != jumpVectors {
+        let mode = core.translationMode
+        // The jump tables hold code of one kind as to settings.
+        if (mode.rawValue ^ jumpMode.rawValue) & TranslationMode.settings != 0 {
             tlb.forgetJumps()
-            jumpVectors = vectors
+            jumpMode = mode
         }
         guard let physical = core.translateRIP() else { return Answer.out }
         let virtualPage = rip & ~0xfff
-        let isUser = mode.contains(.user)
+        let isUser = mode.isUser
         // Code of the kernel's that lies where a constant of 32 bits reaches knows its address.
-        let isFixed = !isUser && Int32(exactly: Int64(bitPattern: virtualPage)) != nil
-        let key = BlockKey(physical: physical, page: isFixed ? virtualPage : 0, mode: mode)
+        let isFixed = !isUser && Int64(bitPattern: virtualPage) == Int64(Int32(truncatingIfNeeded: virtualPage))
+        let key = BlockKey(physical: physical, page: isFixed ? virtualPage : 0,
+            mode: isAlone ? TranslationMode(rawValue: mode.rawValue | TranslationMode.alone.rawValue) : mode)
         let block: Int32
-        if let known = store.find(key) {
+        if let known = store.find(key), isWhole(known, rip) {
             block = known
-        } else {
-            guard let bytes = unsafe memory.hostPointer(GuestPhysicalAddress(physical & ~0xfff), 4096) else {
-                // No memory there: the Interpreter has the words for it.
-                _ = core.execute()
-                return Answer.out
-            }
-            if store.isFull { forgetCode() }
-            let page = physical >> 12
-            if store.announce(page) {
-                tlb.forgetWrites(to: physical)
-                core.forgetWritablePages()
-            }
-            block = unsafe blocks.translate(
-                physical: physical, bytes: UnsafeRawPointer(bytes), virtualPage: virtualPage, key: key, mode: mode,
-                isFixed: isFixed)
+        } else if let made = translate(rip, physical, key, isFixed: isFixed) {
+            block = made
             if let watcher { watcher.translated(blocks.listing(of: block)) }
+        } else {
+            // No memory there: the Interpreter has the words for it.
+            _ = core.execute()
+            return Answer.out
         }
         core.codePage = virtualPage
         let entry = store.blocks[Int(block)].entry
@@ -258,11 +282,52 @@ internal import X86
             leash = .noBlock
             return entry
         }
-        if let watcher, !watcher.mayRun(block) { return Answer.out }
+        if let watcher, !watcher.mayRun(block) {
+            heldIsAlone = isAlone
+            return Answer.out
+        }
         lastFound = block
         // Kernel code that does not know its page is told it here, each time.
-        if isUser || isFixed { tlb.enterJump(rip, entry, mode: mode) }
+        if (isUser || isFixed) && !isAlone {
+            tlb.enterJump(rip, entry, mode: mode, straddles: store.blocks[Int(block)].straddles)
+        }
         return entry
+    }
+
+    /// Whether the second page of a block that has one is still the same.
+    private func isWhole(_ number: Int32, _ rip: UInt64) -> Bool {
+        guard store.blocks[Int(number)].straddles else { return true }
+        if core.translateCode((rip | 0xfff) &+ 1) == store.blocks[Int(number)].secondPage { return true }
+        store.kill(number)
+        deaths &+= 1
+        return false
+    }
+
+    private func translate(_ rip: UInt64, _ physical: UInt64, _ key: BlockKey, isFixed: Bool) -> Int32? {
+        guard let bytes = memory.hostPointer(GuestPhysicalAddress(physical & ~0xfff), 4096) else { return nil }
+        if store.isFull { forgetCode() }
+        announce(physical)
+        var block = blocks.translate(
+            physical: physical, bytes: UnsafeRawPointer(bytes), virtualPage: rip & ~0xfff, key: key, mode: key.mode,
+            isFixed: isFixed)
+        if block == nil {
+            // The first instruction goes on in the next page.
+            let second = core.translateCode((rip | 0xfff) &+ 1)
+            let more = second.flatMap { memory.hostPointer(GuestPhysicalAddress($0), 16) }
+            if let second, more != nil { announce(second) }
+            block = blocks.translate(
+                physical: physical, bytes: UnsafeRawPointer(bytes), virtualPage: rip & ~0xfff, key: key, mode: key.mode,
+                isFixed: isFixed, isAlone: true, secondPage: second ?? 0, secondBytes: UnsafeRawPointer(more))
+        }
+        return block
+    }
+
+    /// The page is code from now on.
+    private func announce(_ physical: UInt64) {
+        if store.announce(physical >> 12) {
+            tlb.forgetWrites(to: physical)
+            core.forgetWritablePages()
+        }
     }
 }
 //:

@@ -1,0 +1,169 @@
+internal import Interpreter
+
+//S:475 One check for several
+//
+// A function's first block pushes four registers, its last pops them, and in
+// between it reads and writes its frame: a dozen accesses within a few bytes
+// of RSP. One check will do for all. So accesses of a block that have their
+// base register in common, and nothing changes that between them but a
+// constant, form a group: the first of them asks for all the bytes that the
+// group touches, in one page, and writes down the addend for the others.
+//
+// If the bytes are in two pages after all, or one may not be written, the
+// block is left before the instruction, for code that has no groups. So the
+// state is exact at each access, as it was without.
+
+/// Accesses that share a check. Offsets are from the base register's value at
+/// the first, or for RSP from its value at the block's start.
+struct AccessGroup {
+    var base: Int
+    var low: Int64
+    var high: Int64
+    var writes: Bool
+    var count = 1
+    /// Its first access has been written.
+    var isChecked = false
+    /// A jump out of the block has come since it was opened.
+    var isBehindJump = false
+
+    /// No group is longer, so that most are in one page.
+    static let longest: Int64 = 1024
+    /// A slot each.
+    static let maximum = 16
+}
+
+extension BlockTranslator {
+    /// Finds the groups of the block.
+    func findGroups() {
+        groups.removeAll(keepingCapacity: true)
+        if mode.contains(.alone) { return }
+        var open = InlineArray<16, Int8>(repeating: -1)
+        var delta: Int64 = 0
+
+        func join(_ base: Int, _ from: Int64, _ bytes: Int, writes: Bool) -> Int8 {
+            let known = open[base]
+            if known >= 0 {
+                let group = groups[Int(known)]
+                let low = min(group.low, from), high = max(group.high, from + Int64(bytes))
+                // A write that may never come must not be asked for.
+                if high - low <= AccessGroup.longest && (!writes || group.writes || !group.isBehindJump) {
+                    groups[Int(known)].low = low
+                    groups[Int(known)].high = high
+                    groups[Int(known)].writes = group.writes || writes
+                    groups[Int(known)].count += 1
+                    return known
+                }
+            }
+            guard groups.count < AccessGroup.maximum else { return -1 }
+            groups.append(AccessGroup(base: base, low: from, high: from + Int64(bytes), writes: writes))
+            open[base] = Int8(groups.count - 1)
+            return open[base]
+        }
+
+        for index in 0..<count {
+            let d = instruction(index)
+            d.pointee.stackDelta = Int32(truncatingIfNeeded: delta)
+            let m = d.pointee.memory
+            switch d.pointee.kind {
+            case .memory, .divide, .push, .jumpIndirect, .callIndirect:
+                let isAligned = m.alignment > 1 && d.pointee.liveBefore != 0
+                if m.bytes > 0 && m.base >= 0 && m.index < 0 && m.segment == 0 && m.bitIndex < 0 && !isAligned {
+                    let from = m.displacement + (m.base == 4 ? delta : 0)
+                    d.pointee.group = join(m.base, from, m.bytes, writes: m.writes)
+                }
+            default: break
+            }
+            switch d.pointee.kind {
+            case .push, .pushFlags, .call, .callIndirect: d.pointee.stackGroup = join(4, delta - 8, 8, writes: true)
+            case .pop, .ret: d.pointee.stackGroup = join(4, delta, 8, writes: false)
+            case .interpret:
+                for base in 0..<16 { open[base] = -1 }
+            case .jumpIf:
+                for group in groups.indices { groups[group].isBehindJump = true }
+            default: break
+            }
+            for base in 0..<16 where base != 4 && d.pointee.clobbers & 1 << UInt16(base) != 0 { open[base] = -1 }
+            if let change = d.pointee.stackChange { delta += Int64(change) } else { open[4] = -1 }
+            if d.pointee.kind == .leave { open[5] = -1 }
+            if abs(delta) > 1 << 20 { open[4] = -1; delta = 0 }
+        }
+    }
+
+    /// The operand by its group's check; nil if it has no group worth one.
+    func emitGrouped(_ index: Int, _ m: MemoryOperand, group number: Int8, freeR14: Bool, saves: Bool, restores: Bool)
+        -> HostPlace?
+    {
+        guard number >= 0, groups[Int(number)].count > 1 else { return nil }
+        let group = groups[Int(number)]
+        let d = instruction(index).pointee
+        let slot = Slot.addends + Int32(number) * 8
+        if group.isChecked {
+            e.load(Host.r13, Host.rsp, slot)
+        } else {
+            groups[Int(number)].isChecked = true
+            let isLive = d.liveBefore != 0
+            let retry = e.at
+            if isLive && saves { e.saveFlags() }
+            var first = m
+            first.displacement = group.low - (m.base == 4 ? Int64(d.stackDelta) : 0)
+            first.bytes = Int(group.high - group.low)
+            emitAddress(first)
+            let tables = SoftTLB.tables(mode)
+            let table = group.writes ? tables.write : tables.read
+            e.move(Host.r13, Host.r14)
+            e.shift(5, Host.r13, 8)
+            e.immediate(4, Host.r13, 0x3ff0, wide: false)
+            e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+            e.immediate(7, Host.r14, Int32(4096 - first.bytes))
+            var cold = Cold(.group, index: index, place: e.jump(if: Condition.above), back: retry)
+            cold.operand = first
+            cold.info = SiteInfo(d, bytes: first.bytes, writes: group.writes, kind: .group)
+            colds.append(cold)
+            e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+            e.store(Host.r13, Host.rsp, slot)
+            if isLive && restores { e.restoreFlags() }
+        }
+        var base = host(m.base)
+        if base < 0 {
+            e.load(Host.r14, Host.rsp, Int32(m.base * 8))
+            base = Host.r14
+        }
+        let displacement = Int32(truncatingIfNeeded: m.displacement)
+        if m.alignment > 1 {
+            // No flags are wanted here: see `findGroups`.
+            e.lea(Host.r14, base: base, displacement)
+            e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
+            var cold = Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
+            cold.info = SiteInfo(d)
+            colds.append(cold)
+            if base == Host.r14 { e.load(Host.r14, Host.rsp, Int32(m.base * 8)) }
+        }
+        if base == Host.r14 && freeR14 {
+            e.lea(Host.r13, base: Host.r13, index: Host.r14, displacement)
+            return HostPlace(base: Host.r13)
+        }
+        return HostPlace(base: base, index: Host.r13, displacement: displacement)
+    }
+
+    /// Behind the block: a group's bytes are in two pages, or the TLB does not know the one.
+    func emitUngrouped(_ cold: Cold) {
+        guard let operand = cold.operand, let info = cold.info else { return }
+        emitAddress(operand)
+        e.move(Host.r13, Host.r14, wide: false)
+        e.immediate(4, Host.r13, 0xfff, wide: false)
+        e.immediate(7, Host.r13, Int32(4096 - operand.bytes), wide: false)
+        let isSplit = e.jump(if: Condition.above)
+        if fixedPage != nil { emitCodePage() }
+        e.constant(Host.r13, UInt64(info.word))
+        e.call(to: runtime.slow)
+        e.jump(to: cold.back)
+        e.patchHere(isSplit)
+        // This instruction once more, where it is alone.
+        var again = Cold(.link, index: cold.index, place: e.jump(), back: e.at)
+        again.target = Int64(instruction(cold.index).pointee.offset)
+        again.viaSlot = true
+        e.patchHere(again.place)
+        emitLink(again, extra: .alone)
+    }
+}
+//:
