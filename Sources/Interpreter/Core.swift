@@ -52,6 +52,8 @@ struct LazyFlags: BitwiseCopyable {
     var stepping = false
     /// Data or I/O breakpoints are armed.
     var watching = false
+    /// There is a `WriteJournal`: no write goes unseen.
+    var journals = false
 
     // MARK: Events
 

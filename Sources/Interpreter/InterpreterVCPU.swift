@@ -35,6 +35,10 @@ package import X86
 
     /// Who runs 64-bit code in our stead; set once, before the first `run`.
     package weak var accelerator: (any Accelerator)?
+    /// Notes what is overwritten; set once, before the first `run`.
+    package var journal: WriteJournal? {
+        didSet { unsafe cpu.core.journals = journal != nil }
+    }
     private let known = KnownInstructions()
     /// How often the accelerator left an instruction to us.
     let fallbacks = FallbackCounts()

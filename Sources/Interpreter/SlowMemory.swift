@@ -31,7 +31,7 @@ extension CPU {
         } else {
             unsafe entry.pointee.readTag = tag
             // Only once the dirty bit is set may a write go unseen, and never to code.
-            if unsafe translation.writable && !core.ram.isCode(page: pageAddress.page) {
+            if unsafe translation.writable && !core.ram.isCode(page: pageAddress.page) && !core.journals {
                 unsafe entry.pointee.writeTag = tag
             }
         }
@@ -180,6 +180,7 @@ extension CPU {
 
     func writePhysical(_ address: UInt64, _ value: UInt64, _ count: Int) throws(Stop) {
         if let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(address), count) {
+            if unsafe core.journals { owner.journal?.note(address, count) }
             if unsafe core.ram.isCode(page: address >> 12) { owner.codeWritten(address, count) }
             switch count {
             case 1: unsafe pointer.storeBytes(of: UInt8(truncatingIfNeeded: value), as: UInt8.self)
@@ -217,6 +218,7 @@ extension CPU {
         if unsafe core.watching { return nil }
         let physical = try translateAndFill(address, write ? ownAccess.union(.write) : ownAccess)
         guard let pointer = unsafe core.ram.hostPointer(GuestPhysicalAddress(physical), count) else { return nil }
+        if unsafe write && core.journals { owner.journal?.note(physical, count) }
         if unsafe write && core.ram.isCode(page: physical >> 12) { owner.codeWritten(physical, count) }
         return unsafe pointer
     }

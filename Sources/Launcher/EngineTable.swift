@@ -40,6 +40,14 @@ package enum EngineTable {
             memory, requests, interrupts in
             unsafe InterpreterVCPU(memory: memory, requests: requests, interruptController: interrupts)
         },
+        Engine(name: LockstepVCPU.engineName) { memory, requests, interrupts in
+            unsafe try LockstepVCPU(memory: memory, requests: requests, interruptController: interrupts)
+        },
+        Engine(name: LockstepVCPU.thoroughName) { memory, requests, interrupts in
+            unsafe try LockstepVCPU(
+                memory: memory, requests: requests, interruptController: interrupts, trials: LockstepVCPU.thoroughTrials
+            )
+        },
     ]
 
     /// Stands for the first of the list that this host can run.

@@ -67,6 +67,8 @@ struct SiteInfo {
     /// The page's bytes, copied: the Guest may change them while we read.
     private let page: UnsafeMutablePointer<UInt8>
     private(set) var count = 0
+    /// What cannot be run twice with one result is the Interpreter's.
+    var isWatched = false
     /// Bytes of `page` that may be decoded.
     private var limit = 4096
 
@@ -175,6 +177,9 @@ struct SiteInfo {
     func zydisInstruction(_ index: Int) -> UnsafePointer<ZydisDecodedInstruction> {
         unsafe UnsafePointer(instructions + index)
     }
+    func zydisOperands(_ index: Int) -> UnsafePointer<ZydisDecodedOperand> {
+        unsafe UnsafePointer(operands + index * Int(ZYDIS_MAX_OPERAND_COUNT))
+    }
     func instruction(_ index: Int) -> UnsafeMutablePointer<Decoded> { unsafe decoded + index }
     /// How many bytes there are from this place of the page on, at most fifteen.
     func available(_ offset: UInt16) -> Int { min(15, limit - Int(offset)) }
@@ -203,6 +208,7 @@ struct SiteInfo {
                 return min(offset + 15, 4096)
             }
             classifier.classify(instruction, operand, mode: mode, &d.pointee)
+            if isWatched && d.pointee.kind == .timeStamp { d.pointee.kind = .interpret }
             count += 1
             offset += Int(d.pointee.length)
             if d.pointee.kind.endsBlock || isAlone || isInShadow { break }

@@ -333,6 +333,19 @@ struct Link: BitwiseCopyable {
         return killed
     }
 
+    /// Whether `written` would kill anything.
+    func holds(_ physical: UInt64, _ count: Int) -> Bool {
+        guard physical >> 12 < UInt64(pageCount) else { return false }
+        let start = Int(physical & 0xfff), end = start + count
+        var next = pages[Int(physical >> 12)].first
+        while next >= 0 {
+            let block = blocks + Int(next)
+            if Int(block.pointee.start) < end && start < Int(block.pointee.end) { return true }
+            next = block.pointee.nextInPage
+        }
+        return false
+    }
+
     func kill(_ number: Int32) {
         let block = blocks[Int(number)]
         guard block.alive else { return }

@@ -124,6 +124,8 @@ enum Flags {
         return table
     }()
 
+    static func copies(_ category: ZydisInstructionCategory) -> Bool { copied[Int(category.rawValue)] }
+
     /// Fills in `decoded` from what Zydis found. `offset` is the instruction's in its page.
     func classify(
         _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>,

@@ -194,6 +194,15 @@ internal import X86
         for number in 0..<Layout.spaceCount { emptySpaceJumps(number) }
     }
 
+    /// No jump of this mode finds its target without us.
+    func forgetJumps(of mode: TranslationMode) {
+        if Self.jumpTable(mode).tags == Layout.kernelTags {
+            if !kernelCode.isEmpty { emptyKernelJumps() }
+        } else if !spaces[current].codePages.isEmpty {
+            emptySpaceJumps(current)
+        }
+    }
+
     // MARK: Flushing
 
     /// Returns whether kernel code may now lie elsewhere.
@@ -280,7 +289,7 @@ internal import X86
 @safe final class LargePageFilter {
     private static let words = 1024
     private let bits: UnsafeMutablePointer<UInt64>
-    private var isEmpty = true
+    private(set) var isEmpty = true
 
     init() {
         bits = .allocate(capacity: Self.words)
@@ -326,6 +335,8 @@ struct PageFilter {
         let hash = (page &* 0x9e37_79b9_7f4a_7c15) >> 54
         return (Int(hash >> 6), 1 &<< (hash & 63))
     }
+
+    var isEmpty: Bool { bits.span.indices.allSatisfy { bits[$0] == 0 } }
 
     mutating func insert(_ page: UInt64) {
         let (word, bit) = place(page)

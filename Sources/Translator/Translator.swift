@@ -22,6 +22,22 @@ internal import X86
     /// Changes whenever a block dies or addresses may lead elsewhere: the code behind may be another.
     private var changes: UInt64 = 0
     private(set) var statistics = TranslatorStatistics()
+    /// Is shown every block, and asked each time before it runs; usually nobody (S:530).
+    weak var watcher: (any BlockWatcher)? {
+        didSet { blocks.isWatched = watcher != nil }
+    }
+    /// The block that must not run yet is one whose accesses share no checks.
+    private(set) var heldIsAlone = false
+    private var leash = Leash.none
+    /// The instruction before which a block that runs alone ends.
+    private var fence: UInt64?
+
+    private enum Leash {
+        case none
+        /// The block that is looked up next runs, and none after it.
+        case oneBlock
+        case noBlock
+    }
 
     private enum Answer {
         static let again: UInt = 0, next: UInt = 1, out: UInt = 2
@@ -79,9 +95,11 @@ internal import X86
 
     // MARK: Accelerator
 
-    func run() {
+    func run() { run(isAlone: false) }
+
+    private func run(isAlone: Bool) {
         flags = core.arithmeticFlags
-        let code = find(core.rip)
+        let code = find(core.rip, isAlone: isAlone)
         guard code > Answer.out else { return }
         useCurrentImage()
         let enter = unsafe unsafeBitCast(
@@ -89,6 +107,20 @@ internal import X86
         unsafe enter(tlb.image, code)
         core.arithmeticFlags = flags
     }
+
+    /// Runs the block at RIP and nothing else; of that one only what comes
+    /// before `fence`, which is an instruction that is left to the Interpreter.
+    func runBlock(until fence: UInt64?, isAlone: Bool) {
+        tlb.forgetJumps(of: core.translationMode)
+        self.fence = fence
+        leash = .oneBlock
+        run(isAlone: isAlone)
+        leash = .none
+        self.fence = nil
+    }
+
+    /// Whether a write there would change code that has been translated.
+    func holdsCode(_ physical: UInt64, _ count: Int) -> Bool { store.holds(physical, count) }
 
     func flushTranslations(_ scope: FlushScope) {
         let (cr3, cr4) = core.controlRegisters
@@ -169,6 +201,7 @@ internal import X86
         let rip = core.codePage &+ info.offset
         let changes = changes
         core.rip = rip
+        if rip == fence { return Answer.out }
         core.arithmeticFlags = flags
         let executed = if let record { core.execute(record) } else { core.execute() }
         flags = core.arithmeticFlags
@@ -234,6 +267,7 @@ internal import X86
     /// The entry for code at `rip`, which is RIP; `out` with what stopped it pending.
     private func find(_ rip: UInt64, isAlone: Bool = false) -> UInt {
         lastFound = nil
+        if leash == .noBlock { return Answer.out }
         let mode = core.translationMode
         // The jump tables hold code of one kind as to settings.
         if (mode.rawValue ^ jumpMode.rawValue) & TranslationMode.settings != 0 {
@@ -252,6 +286,7 @@ internal import X86
             block = known
         } else if let made = translate(rip, physical, key, isFixed: isFixed) {
             block = made
+            if let watcher { watcher.translated(blocks.listing(of: block)) }
         } else {
             // No memory there: the Interpreter has the words for it.
             _ = core.execute()
@@ -259,6 +294,14 @@ internal import X86
         }
         core.codePage = virtualPage
         let entry = store.blocks[Int(block)].entry
+        if leash == .oneBlock {
+            leash = .noBlock
+            return entry
+        }
+        if let watcher, !watcher.mayRun(block) {
+            heldIsAlone = isAlone
+            return Answer.out
+        }
         lastFound = block
         // Kernel code that does not know its page is told it here, each time.
         if (isUser || isFixed) && !isAlone {

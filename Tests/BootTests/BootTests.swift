@@ -24,6 +24,12 @@ import Testing
         #expect(result.errorText == "oh\n")
     }
 
+    /// Every block of the kernel's, at least the first times, by both engines.
+    @Test func bootsInLockstep() throws {
+        let result = try run(["--engine", "lockstep", "--", "sh", "-c", "exit 7"])
+        #expect(result.status == 7, "\(result.errorText)")
+    }
+
     @Test func argumentsAndInputArriveAsTheyAre() throws {
         let result = try run(
             ["--", "sh", "-c", "cat; printf '[%s]' \"$@\"", "sh", "it's", "", "a  b", "$HOME\n"],

@@ -39,15 +39,15 @@ extension CPU {
         let translation = try translate(address, access)
         let pageAddress = GuestPhysicalAddress(translation.physical & ~0xfff)
         guard let page = unsafe core.ram.hostPointer(pageAddress, 4096) else { return nil }
-        let isCode = unsafe core.ram.isCode(page: pageAddress.page)
+        let seesWrites = unsafe core.journals || core.ram.isCode(page: pageAddress.page)
         let tag = tlbTag(address)
         let addend = UInt64(UInt(bitPattern: page)) &- (address & ~0xfff)
         if unsafe entry.pointee.addend != addend || (entry.pointee.readTag != tag && entry.pointee.executeTag != tag) {
             unsafe entry.pointee = TLBEntry(addend: addend)
         }
         unsafe entry.pointee.readTag = tag
-        if translation.writable && !isCode { unsafe entry.pointee.writeTag = tag }
-        if access.contains(.write) && isCode { return nil }
+        if translation.writable && !seesWrites { unsafe entry.pointee.writeTag = tag }
+        if access.contains(.write) && seesWrites { return nil }
         return unsafe page + Int(address & 0xfff)
     }
 
