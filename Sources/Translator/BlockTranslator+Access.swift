@@ -77,7 +77,7 @@ extension BlockTranslator {
     /// are as they were, if anybody wants them. R13 is in use until the
     /// access; R14 too, unless it was asked for.
     func emitAccess(
-        _ index: Int, _ m: MemoryOperand, writes: Bool, freeR14: Bool, retry: UnsafeMutablePointer<UInt8>? = nil,
+        _ index: Int, _ m: MemoryOperand, writes: Bool, freeR14: Bool,
         isStack: Bool = false, saves: Bool = true, restores: Bool = true
     ) -> HostPlace {
         let d = unsafe instruction(index).pointee
@@ -86,7 +86,7 @@ extension BlockTranslator {
             return place
         }
         let isLive = d.liveBefore != 0
-        let retry = unsafe retry ?? e.at
+        let retry = e.at
         if isLive && saves { unsafe e.saveFlags() }
         emitAddress(m)
         let tables = SoftTLB.tables(mode)
@@ -100,7 +100,9 @@ extension BlockTranslator {
         var cold = unsafe Cold(.slow, index: index, place: isUnknown, back: retry)
         if m.alignment > 1 {
             unsafe e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
-            unsafe cold.place2 = unsafe e.jump(if: Condition.notEqual)
+            var misaligned = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: retry)
+            unsafe misaligned.info = SiteInfo(d)
+            unsafe colds.append(misaligned)
         }
         unsafe cold.operand = m
         unsafe cold.info = SiteInfo(d, bytes: m.bytes, writes: writes, kind: .access)

@@ -134,14 +134,13 @@ extension BlockTranslator {
 
     func emitPush(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let retry = unsafe e.at
         if d.memory.bytes > 0 {
             let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
             unsafe e.op(0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale, p.displacement)
             unsafe e.store(Host.r13, Host.rsp, Slot.operand)
         }
         let p = unsafe emitAccess(
-            index, stackOperand(-8), writes: true, freeR14: true, retry: retry, isStack: true)
+            index, stackOperand(-8), writes: true, freeR14: true, isStack: true)
         if d.memory.bytes > 0 {
             unsafe e.load(Host.r14, Host.rsp, Slot.operand)
             unsafe e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)

@@ -80,6 +80,8 @@ extension BlockTranslator {
         unsafe e.immediate(7, Host.r13, 1)
         let isCanonical = unsafe e.jump(if: Condition.belowOrEqual)
         if fixedPage != nil { emitCodePage() }
+        // No record: not RIP is wanted, but the instruction.
+        e.constant(Host.r14, 0)
         unsafe e.constant(Host.r13, UInt64(SiteInfo(instruction(cold.index).pointee).word))
         let back = unsafe e.at
         unsafe e.call(to: runtime.slow)
@@ -177,19 +179,18 @@ extension BlockTranslator {
     /// The target must be canonical before anything is pushed.
     func emitIndirectCall(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let retry = unsafe e.at
         emitTarget(index)
         unsafe e.store(Host.r14, Host.rsp, Slot.operand)
         unsafe e.move(Host.r13, Host.r14)
         unsafe e.shift(7, Host.r13, 47)
         unsafe e.lea(Host.r13, base: Host.r13, 1)
         unsafe e.immediate(7, Host.r13, 1)
-        var cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.above), back: retry)
+        var cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.above), back: e.at)
         unsafe cold.info = SiteInfo(d)
         unsafe colds.append(cold)
         // The flags are in their slot already.
         let p = unsafe emitAccess(
-            index, pushOperand(), writes: true, freeR14: true, retry: retry, isStack: true, saves: false, restores: false)
+            index, pushOperand(), writes: true, freeR14: true, isStack: true, saves: false, restores: false)
         emitPushReturn(d, p)
         unsafe e.load(Host.r14, Host.rsp, Slot.operand)
         emitJumpTable(index)

@@ -248,7 +248,11 @@ struct SiteInfo {
             }
             unsafe d.pointee.liveAfter = live
             live = unsafe live & ~d.pointee.writes | d.pointee.reads
-            if strictFlags { live = Flags.all }
+            switch unsafe d.pointee.kind {
+            // They put RFLAGS somewhere, whatever is said of what they change.
+            case .interpretLast, .systemCall, .pushFlags: live = Flags.all
+            default: if strictFlags { live = Flags.all }
+            }
             unsafe d.pointee.liveBefore = live
         }
     }

@@ -1,7 +1,7 @@
 internal import HostInterface
 internal import X86
 
-//S:530 What the Translator asks of its host
+//S:540 What the Translator asks of its host
 //
 // Translated code is the Guest's own code, so the host's CPU has what the
 // Guest uses: the Guest's CPUID is cut from the host's. Two things we need for

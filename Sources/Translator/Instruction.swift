@@ -427,7 +427,7 @@ enum Flags {
         case ZYDIS_MNEMONIC_BT, ZYDIS_MNEMONIC_BTS, ZYDIS_MNEMONIC_BTR, ZYDIS_MNEMONIC_BTC:
             if unsafe operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER {
                 guard unsafe d.pointee.operand_width >= 32, let bit = unsafe general(operands[1].reg.value.rawValue),
-                    bit.number < 13
+                    bit.number < 13, decoded.memory.index < 13
                 else { return .interpret }
                 decoded.memory.bitIndex = Int(bit.number)
             }

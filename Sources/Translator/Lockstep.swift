@@ -122,6 +122,7 @@ internal import X86
     }
 
     func forgetCode() { translator.forgetCode() }
+    func systemCallsChanged() { translator.systemCallsChanged() }
 
     // MARK: A stretch
 

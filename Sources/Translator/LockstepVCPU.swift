@@ -32,7 +32,7 @@ package import X86
         precondition(StateOffsets.coreBytes <= Int(Layout.slots), "the core has outgrown its place")
         core = unsafe InterpreterVCPU(
             memory: memory, requests: requests, interruptController: interruptController, features: features,
-            storage: images.base(0), storageOwner: images)
+            storage: CoreStorage(images.base(0), of: images))
         translator = try Translator(core: core, memory: memory, images: images, features: features, strictFlags: false)
         lockstep = Lockstep(
             core: core, translator: translator, journal: WriteJournal(memory: memory), trials: trials)
@@ -42,6 +42,7 @@ package import X86
     package func run() -> VCPUExit { core.run() }
     package func complete(_ value: UInt64) { core.complete(value) }
     package func refuse() { core.refuse() }
+    package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result { core.readState(body) }
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { core.withState(body) }
     package func reset() { core.reset() }
     package func describe() -> String { core.describe() }

@@ -20,6 +20,7 @@ final class HostPlayedVCPU: VCPU {
         self.host = host
     }
 
+    func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result { body(state) }
     func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { body(&state) }
     func complete(_ value: UInt64) {}
     func refuse() {}
