@@ -7,6 +7,12 @@ package struct Mismatch: Sendable {
     package let engine: Outcome
     /// One line for each thing that differs.
     package let differences: [String]
+    /// Only arithmetic flags in the frame of a fault: those that code which
+    /// runs on sets before it reads them, some engines do not keep exact.
+    package var isFlagsOfFaultOnly: Bool {
+        native.vector != 3 && differences.allSatisfy { $0.hasPrefix("rflags") }
+            && (native.rflags ^ engine.rflags) & ~0x8d5 == 0
+    }
     /// The instructions, with their places in the code.
     var pieces: [(offset: Int, bytes: [UInt8])]
 }

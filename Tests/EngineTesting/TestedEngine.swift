@@ -16,15 +16,27 @@ package import X86
 /// An engine that must pass the tests.
 package struct TestedEngine: Sendable {
     package let name: String
+    /// Whether the frame of a fault has arithmetic flags that nobody will read
+    /// as a CPU would have left them.
+    package let exactFaultFlags: Bool
     private let make: @Sendable (GuestMemory, VCPURequests, (any InterruptController)?, CPUFeatures) throws -> any VCPU
+
+    private init(name: String, exactFaultFlags: Bool = true, make: @escaping @Sendable (GuestMemory, VCPURequests, (any InterruptController)?, CPUFeatures) throws -> any VCPU) {
+        self.name = name
+        self.exactFaultFlags = exactFaultFlags
+        self.make = make
+    }
 
     /// All of them. A new engine is a line here.
     package static let all = [
         TestedEngine(name: InterpreterVCPU.engineName) {
             unsafe InterpreterVCPU(memory: $0, requests: $1, interruptController: $2, features: $3)
         },
-        TestedEngine(name: TranslatorVCPU.engineName) {
+        TestedEngine(name: TranslatorVCPU.engineName, exactFaultFlags: false) {
             try TranslatorVCPU(memory: $0, requests: $1, interruptController: $2, features: $3)
+        },
+        TestedEngine(name: TranslatorVCPU.engineName + ", strict flags") {
+            try TranslatorVCPU(memory: $0, requests: $1, interruptController: $2, features: $3, strictFlags: true)
         },
     ]
 
