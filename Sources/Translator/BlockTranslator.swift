@@ -208,7 +208,7 @@ struct SiteInfo {
                 return min(offset + 15, 4096)
             }
             classifier.classify(instruction, operand, mode: mode, &d.pointee)
-            if isWatched && d.pointee.kind == .timeStamp { d.pointee.kind = .interpret }
+            if isWatched { demote(d) }
             count += 1
             offset += Int(d.pointee.length)
             if d.pointee.kind.endsBlock || isAlone || isInShadow { break }
@@ -218,6 +218,16 @@ struct SiteInfo {
         // looked at there. Where that is not in the block, the run loop sees to it.
         if decoded[count - 1].kind == .setInterrupts { decoded[count - 1].kind = .interpret }
         return offset
+    }
+
+    /// What cannot be run twice with one result, or shows flags that the
+    /// manual leaves open, is the Interpreter's where two engines are compared.
+    private func demote(_ d: UnsafeMutablePointer<Decoded>) {
+        switch d.pointee.kind {
+        case .timeStamp, .pushFlags: d.pointee.kind = .interpret
+        case .systemCall, .systemReturn: d.pointee.kind = .interpretLast
+        default: break
+        }
     }
 
     /// ZYDIS_STATUS_NO_MORE_DATA.

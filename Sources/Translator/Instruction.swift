@@ -376,7 +376,9 @@ enum Flags {
     ) -> Kind {
         let isVEX = unsafe d.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX
         guard unsafe isVEX || d.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY else { return .interpret }
-        var usesVectors = false
+        // CVTSD2SI of memory names no vector register, and raises what the others raise.
+        var usesVectors =
+            d.pointee.meta.category == ZYDIS_CATEGORY_CONVERT && d.pointee.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT
         var memoryIndex = -1
         let visible = unsafe Int(d.pointee.operand_count_visible)
         for index in unsafe 0..<Int(d.pointee.operand_count) {
@@ -500,7 +502,10 @@ enum Flags {
             let reads = actions & UInt8(ZYDIS_OPERAND_ACTION_MASK_READ.rawValue) != 0
             let writes = actions & UInt8(ZYDIS_OPERAND_ACTION_MASK_WRITE.rawValue) != 0
             // Narrow or conditional writes leave part of the old value.
-            let conditional = actions & UInt8(ZYDIS_OPERAND_ACTION_CONDWRITE.rawValue) != 0
+            // BSF and BSR of zero leave all of it.
+            let conditional =
+                actions & UInt8(ZYDIS_OPERAND_ACTION_CONDWRITE.rawValue) != 0
+                || d.pointee.mnemonic == ZYDIS_MNEMONIC_BSF || d.pointee.mnemonic == ZYDIS_MNEMONIC_BSR
             decoded.named[Int(decoded.namedCount)] = NamedRegister(
                 number: register.number, place: place, bytes: register.bytes,
                 reads: reads || register.bytes < 4 || conditional, writes: writes, operand: UInt8(index))
