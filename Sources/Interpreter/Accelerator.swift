@@ -58,7 +58,7 @@ package struct SystemCallTemplates {
 /// Where generated code finds what it needs, in bytes from the core.
 package struct StateOffsets {
     package var rip: Int32 = 0, rflags: Int32 = 0, mxcsr: Int32 = 0, ymm: Int32 = 0, pollMask: Int32 = 0
-    package var tscOffset: Int32 = 0, kernelGSBase: Int32 = 0
+    package var tscOffset: Int32 = 0, tscAux: Int32 = 0, kernelGSBase: Int32 = 0
     /// The first of the segment registers.
     package var segments: Int32 = 0
     /// The pointer to the Interpreter's own TLB set.
@@ -127,6 +127,7 @@ extension InterpreterVCPU {
             rip: offset(&cpu.core.state.rip), rflags: offset(&cpu.core.state.rflags),
             mxcsr: offset(&cpu.core.state.mxcsr), ymm: offset(&cpu.core.state.ymm),
             pollMask: offset(&cpu.core.pollMask), tscOffset: offset(&cpu.core.state.tscOffset),
+            tscAux: offset(&cpu.core.state.tscAux),
             kernelGSBase: offset(&cpu.core.state.kernelGSBase), segments: offset(&cpu.core.state.segments),
             tlb: offset(&cpu.core.tlb), privilege: offset(&cpu.core.privilege), modeKey: offset(&cpu.core.modeKey),
             lstar: offset(&cpu.core.state.lstar), syscallMask: offset(&cpu.core.state.syscallMask))

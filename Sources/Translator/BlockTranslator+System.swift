@@ -68,6 +68,9 @@ extension BlockTranslator {
             e.move(Host.rdx, Host.rax)
             e.shift(5, Host.rdx, 32)
             e.move(Host.rax, Host.rax, wide: false)
+            if instruction(index).pointee.kind == .timeStampAndAux {
+                e.load(Host.rcx, Host.rsp, offsets.tscAux, wide: false)
+            }
         }
     }
 

@@ -224,7 +224,7 @@ struct SiteInfo {
     /// manual leaves open, is the Interpreter's where two engines are compared.
     private func demote(_ d: UnsafeMutablePointer<Decoded>) {
         switch d.pointee.kind {
-        case .timeStamp, .pushFlags: d.pointee.kind = .interpret
+        case .timeStamp, .timeStampAndAux, .pushFlags: d.pointee.kind = .interpret
         case .systemCall, .systemReturn: d.pointee.kind = .interpretLast
         default: break
         }

@@ -24,7 +24,9 @@ enum Kind: UInt8 {
     case jump, jumpIf, call, ret, jumpIndirect, callIndirect
     case clearInterrupts, setInterrupts, clearOverride, setOverride
     case swapGS, timeStamp, readSegment, readBase, writeBase, pushFlags
-    case systemCall, systemReturn
+    case systemCall, systemReturn, timeStampAndAux
+    /// REP STOS and REP MOVS.
+    case fill, copy
     /// Left to the Interpreter.
     case interpret
     /// The same, and what follows is not run next.
@@ -257,6 +259,11 @@ enum Flags {
         case ZYDIS_MNEMONIC_SWAPGS: return mode.contains(.user) ? .interpretLast : .swapGS
         case ZYDIS_MNEMONIC_RDTSC:
             return mode.contains(.user) && mode.contains(.noTimeStamp) ? .interpret : .timeStamp
+        case ZYDIS_MNEMONIC_RDTSCP:
+            return mode.contains(.user) && mode.contains(.noTimeStamp) ? .interpret : .timeStampAndAux
+        case ZYDIS_MNEMONIC_STOSB, ZYDIS_MNEMONIC_STOSW, ZYDIS_MNEMONIC_STOSD, ZYDIS_MNEMONIC_STOSQ,
+            ZYDIS_MNEMONIC_MOVSB, ZYDIS_MNEMONIC_MOVSW, ZYDIS_MNEMONIC_MOVSD, ZYDIS_MNEMONIC_MOVSQ:
+            return repeated(d, operands, mode, &decoded)
         case ZYDIS_MNEMONIC_RDFSBASE, ZYDIS_MNEMONIC_RDGSBASE, ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE:
             guard mode.contains(.bases), d.pointee.operand_width == 64, named(d, operands, &decoded),
                 decoded.namedCount == 1, decoded.named[0].bytes == 8
@@ -282,6 +289,19 @@ enum Flags {
         default: guard Self.copied[Int(category.rawValue)] else { return .interpret }
         }
         return unsafe copying(d, operands, mode, &decoded)
+    }
+
+    /// REP STOS, REP MOVS without a segment of their own. (SSE's MOVSD has an operand that is seen.)
+    private func repeated(
+        _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>,
+        _ mode: TranslationMode, _ decoded: inout Decoded
+    ) -> Kind {
+        guard d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP else { return copying(d, operands, mode, &decoded) }
+        guard d.pointee.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) != 0,
+            d.pointee.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS) == 0
+        else { return .interpret }
+        decoded.immediate = Int64(operands[0].size / 8)
+        return d.pointee.opcode & 0xfe == 0xaa ? .fill : .copy
     }
 
     private func stopping(_ category: ZydisInstructionCategory) -> Kind {

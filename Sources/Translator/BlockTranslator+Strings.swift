@@ -1,0 +1,64 @@
+internal import Interpreter
+internal import X86
+
+//S:497 Page by page
+//
+// REP STOS and REP MOVS are how kernels clear pages and libraries copy what is
+// long. As long as source and destination stay in a page each, two checks say
+// where both are in the Host, and the Host's own REP does the rest, at the
+// speed of its microcode: a page is cleared in some 40 ns. What is longer, or
+// goes backwards, goes to the Interpreter, which does it page by page too.
+
+extension BlockTranslator {
+    /// Checks that RCX elements at `register` are in one page; R13 = addend.
+    private func emitStretch(_ register: Int, shift: UInt8, table: Int32) -> [UnsafeMutablePointer<UInt8>] {
+        e.move(Host.r14, register)
+        e.move(Host.r13, register)
+        e.shift(5, Host.r13, 8)
+        e.immediate(4, Host.r13, 0x3ff0, wide: false)
+        e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+        e.immediate(7, Host.r14, 0xfff)
+        let isUnknown = e.jump(if: Condition.above)
+        e.lea(Host.r14, base: Host.r14, index: Host.rcx, scale: shift, 0)
+        e.immediate(7, Host.r14, 0x1000)
+        let isLonger = e.jump(if: Condition.above)
+        e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+        return [isUnknown, isLonger]
+    }
+
+    func emitRepeated(_ index: Int) {
+        let d = instruction(index).pointee
+        let isLive = d.liveBefore != 0
+        let shift = UInt8(Int(d.immediate).trailingZeroBitCount)
+        let tables = SoftTLB.tables(mode)
+        var places: [UnsafeMutablePointer<UInt8>] = []
+        if isLive { e.saveFlags() }
+        e.immediate(7, Host.rcx, 0x1000)
+        places.append(e.jump(if: Condition.above))
+        // test dword [rflags], DF
+        e.byte(0xf7)
+        e.memory(0, base: Host.rsp, offsets.rflags)
+        e.word(Int32(truncatingIfNeeded: RFlags.direction))
+        places.append(e.jump(if: Condition.notEqual))
+        if d.kind == .copy {
+            places += emitStretch(Host.rsi, shift: shift, table: tables.read)
+            e.store(Host.r13, Host.rsp, Slot.operand)
+        }
+        places += emitStretch(Host.rdi, shift: shift, table: tables.write)
+        e.lea(Host.rdi, base: Host.rdi, index: Host.r13, 0)
+        if d.kind == .copy {
+            e.load(Host.r14, Host.rsp, Slot.operand)
+            e.lea(Host.rsi, base: Host.rsi, index: Host.r14, 0)
+        }
+        emitVerbatim(index)
+        e.op(0x29, Host.r13, rm: Host.rdi)  // sub rdi, r13
+        if d.kind == .copy { e.op(0x29, Host.r14, rm: Host.rsi) }
+        if isLive { e.restoreFlags() }
+        for place in places {
+            var cold = Cold(.slow, index: index, place: place, back: e.at)
+            cold.info = SiteInfo(d)
+            colds.append(cold)
+        }
+    }
+}
+//:
