@@ -38,7 +38,7 @@ package enum EngineTable {
         },
         Engine(name: InterpreterVCPU.engineName, unavailability: { ExecutableMemory.failure() }) {
             memory, requests, interrupts in
-            unsafe InterpreterVCPU(memory: memory, requests: requests, interruptController: interrupts)
+            InterpreterVCPU(memory: memory, requests: requests, interruptController: interrupts)
         },
         Engine(name: LockstepVCPU.engineName) { memory, requests, interrupts in
             unsafe try LockstepVCPU(memory: memory, requests: requests, interruptController: interrupts)

@@ -56,10 +56,10 @@ extension BlockTranslator {
             if d.kind == .jumpIf && d.target == Int64(d.offset) + Int64(d.length) { isAmbiguous = true }
         }
         let end = lines[lines.count - 1].offset + lines[lines.count - 1].length
-        let entry = store.blocks[Int(block)].entry
+        let entry = unsafe store.blocks[Int(block)].entry
         let bytes = unsafe UnsafeBufferPointer(start: codeBytes(UInt16(first)), count: end)
-        let writable = unsafe UnsafeMutableRawPointer(store.writable(entry))
-        let size = unsafe UnsafeMutableRawPointer(e.at) - writable
+        let writable = unsafe UnsafeMutableRawPointer(store.writable(entry).pointer)
+        let size = unsafe UnsafeMutableRawPointer(e.at.pointer) - writable
         return unsafe BlockListing(
             block: block, physical: store.blocks[Int(block)].key.physical, lines: lines, bytes: Array(bytes),
             host: entry..<entry + UInt(size), writable: UnsafeMutableRawBufferPointer(start: writable, count: size),

@@ -42,34 +42,34 @@ extension BlockTranslator {
             if base >= 0 {
                 base = host(base)
                 if base < 0 {
-                    unsafe e.load(Host.r14, Host.rsp, Int32(m.base * 8))
+                    e.load(Host.r14, Host.rsp, Int32(m.base * 8))
                     base = Host.r14
                 }
             }
             if index >= 0 {
                 index = host(index)
                 if index < 0 {
-                    unsafe e.load(Host.r13, Host.rsp, Int32(m.index * 8))
+                    e.load(Host.r13, Host.rsp, Int32(m.index * 8))
                     index = Host.r13
                 }
             }
             let displacement = Int32(truncatingIfNeeded: m.displacement)
             if base < 0 && index < 0 {
-                unsafe e.constant(Host.r14, UInt64(bitPattern: m.displacement))
+                e.constant(Host.r14, UInt64(bitPattern: m.displacement))
             } else if index < 0 && displacement == 0 {
-                if base != Host.r14 { unsafe e.move(Host.r14, base) }
+                if base != Host.r14 { e.move(Host.r14, base) }
             } else {
-                unsafe e.lea(Host.r14, base: base, index: index, scale: m.scale, displacement)
+                e.lea(Host.r14, base: base, index: index, scale: m.scale, displacement)
             }
         }
-        if m.segment != 0 { unsafe e.op(0x03, Host.r14, base: Host.rsp, StateOffsets.segmentBase(m.segment)) }
+        if m.segment != 0 { e.op(0x03, Host.r14, base: Host.rsp, StateOffsets.segmentBase(m.segment)) }
         if withBit && m.bitIndex >= 0 {
             let isWide = m.bytes == 8
             let bit = host(m.bitIndex)
             // mov or movsxd; then the word that the bit is in.
-            if isWide { unsafe e.move(Host.r13, bit) } else { unsafe e.op(0x63, Host.r13, rm: bit) }
-            unsafe e.shift(7, Host.r13, isWide ? 6 : 5)
-            unsafe e.lea(Host.r14, base: Host.r14, index: Host.r13, scale: isWide ? 3 : 2, 0)
+            if isWide { e.move(Host.r13, bit) } else { e.op(0x63, Host.r13, rm: bit) }
+            e.shift(7, Host.r13, isWide ? 6 : 5)
+            e.lea(Host.r14, base: Host.r14, index: Host.r13, scale: isWide ? 3 : 2, 0)
         }
     }
 
@@ -82,54 +82,54 @@ extension BlockTranslator {
     ) -> HostPlace {
         let d = unsafe instruction(index).pointee
         let group = isStack ? d.stackGroup : d.group
-        if let place = unsafe emitGrouped(index, m, group: group, freeR14: freeR14, saves: saves, restores: restores) {
+        if let place = emitGrouped(index, m, group: group, freeR14: freeR14, saves: saves, restores: restores) {
             return place
         }
         let isLive = d.liveBefore != 0
         let retry = e.at
-        if isLive && saves { unsafe e.saveFlags() }
+        if isLive && saves { e.saveFlags() }
         emitAddress(m)
         let tables = SoftTLB.tables(mode)
         let table = writes ? tables.write : tables.read
-        unsafe e.move(Host.r13, Host.r14)
-        unsafe e.shift(5, Host.r13, 8)
-        unsafe e.immediate(4, Host.r13, 0x3ff0, wide: false)
-        unsafe e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
-        unsafe e.immediate(7, Host.r14, Int32(4096 - m.bytes))
-        let isUnknown = unsafe e.jump(if: Condition.above)
-        var cold = unsafe Cold(.slow, index: index, place: isUnknown, back: retry)
+        e.move(Host.r13, Host.r14)
+        e.shift(5, Host.r13, 8)
+        e.immediate(4, Host.r13, 0x3ff0, wide: false)
+        e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+        e.immediate(7, Host.r14, Int32(4096 - m.bytes))
+        let isUnknown = e.jump(if: Condition.above)
+        var cold = Cold(.slow, index: index, place: isUnknown, back: retry)
         if m.alignment > 1 {
-            unsafe e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
-            var misaligned = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: retry)
-            unsafe misaligned.info = SiteInfo(d)
-            unsafe colds.append(misaligned)
+            e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
+            var misaligned = Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: retry)
+            misaligned.info = SiteInfo(d)
+            colds.append(misaligned)
         }
-        unsafe cold.operand = m
-        unsafe cold.info = SiteInfo(d, bytes: m.bytes, writes: writes, kind: .access)
+        cold.operand = m
+        cold.info = SiteInfo(d, bytes: m.bytes, writes: writes, kind: .access)
 
         let place: HostPlace
         let base = m.base < 0 || m.isRIPRelative ? -1 : host(m.base)
         if base >= 0 && m.index < 0 && m.segment == 0 && m.bitIndex < 0 {
-            unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+            e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
             place = HostPlace(base: base, index: Host.r13, displacement: Int32(truncatingIfNeeded: m.displacement))
         } else {
             if m.bitIndex >= 0 {
                 // The instruction itself adds what the bit's number is worth.
-                unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+                e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
                 emitAddress(m, withBit: false)
             } else {
-                unsafe e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
-                unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+                e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+                e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
             }
             if freeR14 {
-                unsafe e.op(0x01, Host.r14, rm: Host.r13)  // add r13, r14
+                e.op(0x01, Host.r14, rm: Host.r13)  // add r13, r14
                 place = HostPlace(base: Host.r13)
             } else {
                 place = HostPlace(base: Host.r13, index: Host.r14)
             }
         }
-        if isLive && restores { unsafe e.restoreFlags() }
-        unsafe colds.append(cold)
+        if isLive && restores { e.restoreFlags() }
+        colds.append(cold)
         return place
     }
 }

@@ -73,25 +73,25 @@ extension BlockTranslator {
         let low = place?.base ?? (usesOpcode ? opcodeRegister : rm)
         let x = (place?.index ?? -1) > 7, b = low > 7
         if isVEX {
-            unsafe e.bytes(
+            e.bytes(
                 0xc4, (reg > 7 ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map,
                 (wide ? 0x80 : 0) | UInt8(vvvv ^ 15) << 3 | length256 | pp, opcode)
         } else {
             if usesOpcode { opcode = opcode & 0xf8 | UInt8(opcodeRegister & 7) }
             let bits = rex & 8 | (hasModRM && reg > 7 ? 4 : 0) | (x ? 2 : 0) | ((hasModRM || usesOpcode) && b ? 1 : 0)
-            if hasREX || bits != 0 { unsafe e.byte(0x40 | bits) }
+            if hasREX || bits != 0 { e.byte(0x40 | bits) }
             switch unsafe z.pointee.opcode_map {
-            case ZYDIS_OPCODE_MAP_0F: unsafe e.byte(0x0f)
-            case ZYDIS_OPCODE_MAP_0F38: unsafe e.bytes(0x0f, 0x38)
-            case ZYDIS_OPCODE_MAP_0F3A: unsafe e.bytes(0x0f, 0x3a)
+            case ZYDIS_OPCODE_MAP_0F: e.byte(0x0f)
+            case ZYDIS_OPCODE_MAP_0F38: e.bytes(0x0f, 0x38)
+            case ZYDIS_OPCODE_MAP_0F3A: e.bytes(0x0f, 0x3a)
             default: break
             }
-            unsafe e.byte(opcode)
+            e.byte(opcode)
         }
         if let place {
-            unsafe e.memory(reg, base: place.base, index: place.index, scale: place.scale, place.displacement)
+            e.memory(reg, base: place.base, index: place.index, scale: place.scale, place.displacement)
         } else if hasModRM {
-            unsafe e.byte(0xc0 | UInt8(reg & 7) << 3 | UInt8(rm & 7))
+            e.byte(0xc0 | UInt8(reg & 7) << 3 | UInt8(rm & 7))
         }
         if raw.imm.0.size != 0 {
             let start = Int(raw.imm.0.offset)
@@ -152,7 +152,7 @@ extension BlockTranslator {
                 usesState = true
             }
         }
-        let place = unsafe emitAccess(index, d.memory, writes: d.memory.writes, freeR14: usesState)
+        let place = emitAccess(index, d.memory, writes: d.memory.writes, freeR14: usesState)
         loadNamed(d, hosts)
         emitEncoded(index, hosts: hosts, place: place)
         storeNamed(d, hosts)
@@ -179,22 +179,22 @@ extension BlockTranslator {
         }
         emitAddress(m)
         if hosts[0] < 0 {
-            if d.named[0].bytes == 4 { unsafe e.move(Host.r14, Host.r14, wide: false) }
-            unsafe e.store(Host.r14, Host.rsp, Int32(number * 8))
+            if d.named[0].bytes == 4 { e.move(Host.r14, Host.r14, wide: false) }
+            e.store(Host.r14, Host.rsp, Int32(number * 8))
         } else {
-            unsafe e.move(hosts[0], Host.r14, wide: d.named[0].bytes == 8)
+            e.move(hosts[0], Host.r14, wide: d.named[0].bytes == 8)
         }
     }
 
     private func loadNamed(_ d: Decoded, _ hosts: InlineArray<4, Int>) {
         for n in 0..<Int(d.namedCount) where d.named[n].number > 12 && d.named[n].reads {
-            unsafe e.load(hosts[n], Host.rsp, Int32(d.named[n].number) * 8)
+            e.load(hosts[n], Host.rsp, Int32(d.named[n].number) * 8)
         }
     }
 
     private func storeNamed(_ d: Decoded, _ hosts: InlineArray<4, Int>) {
         for n in 0..<Int(d.namedCount) where d.named[n].number > 12 && d.named[n].writes {
-            unsafe e.store(hosts[n], Host.rsp, Int32(d.named[n].number) * 8)
+            e.store(hosts[n], Host.rsp, Int32(d.named[n].number) * 8)
         }
     }
 }

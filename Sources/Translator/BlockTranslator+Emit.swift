@@ -57,11 +57,11 @@ extension BlockTranslator {
 
     /// Calls the Interpreter for this instruction, with its record if there can be one.
     func emitInterpreted(_ index: Int) {
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         e.saveFlags()
         if fixedPage != nil { emitCodePage() }
-        let record = store.addRecord()
-        let isPrepared = core.prepare(
+        let record = unsafe store.addRecord()
+        let isPrepared = unsafe core.prepare(
             codeBytes(d.offset), count: available(d.offset), offset: Int(d.offset), into: record)
         e.constant(Host.r14, isPrepared ? UInt64(UInt(bitPattern: record)) : 0)
         e.constant(Host.r13, UInt64(SiteInfo(d).word))
@@ -74,7 +74,7 @@ extension BlockTranslator {
     /// Code that knows its page by heart tells it to those who don't.
     func emitCodePage() {
         guard let fixedPage else { return }
-        unsafe e.storeConstant(Host.rsp, StateOffsets.codePage, Int32(truncatingIfNeeded: Int64(bitPattern: fixedPage)))
+        e.storeConstant(Host.rsp, StateOffsets.codePage, Int32(truncatingIfNeeded: Int64(bitPattern: fixedPage)))
     }
 
     // MARK: Division
@@ -85,41 +85,41 @@ extension BlockTranslator {
         let z = unsafe zydisInstruction(index)
         let isWide = unsafe z.pointee.operand_width == 64
         if d.memory.bytes == 0 {
-            if d.liveBefore != 0 { unsafe e.saveFlags() }
+            if d.liveBefore != 0 { e.saveFlags() }
         }
         if d.memory.bytes > 0 {
-            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
-            unsafe e.op(
+            let p = emitAccess(index, d.memory, writes: false, freeR14: false)
+            e.op(
                 0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale,
                 p.displacement, wide: isWide)
         } else {
             let number = Int(d.named[0].number)
             if host(number) < 0 {
-                unsafe e.load(Host.r13, Host.rsp, Int32(number * 8), wide: isWide)
+                e.load(Host.r13, Host.rsp, Int32(number * 8), wide: isWide)
             } else {
-                unsafe e.move(Host.r13, host(number), wide: isWide)
+                e.move(Host.r13, host(number), wide: isWide)
             }
         }
         var cold: Cold
         if d.mnemonic == UInt16(truncatingIfNeeded: ZYDIS_MNEMONIC_DIV.rawValue) {
             // The quotient fits if the upper half is below the divisor.
-            unsafe e.op(0x39, Host.r13, rm: Host.rdx, wide: isWide)  // cmp rdx, r13
-            unsafe cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.notBelow), back: e.at)
+            e.op(0x39, Host.r13, rm: Host.rdx, wide: isWide)  // cmp rdx, r13
+            cold = Cold(.slow, index: index, place: e.jump(if: Condition.notBelow), back: e.at)
         } else {
             // It fits if the upper half only repeats the sign, but for 0 and −1.
-            unsafe e.move(Host.r14, Host.rax, wide: isWide)
-            unsafe e.shift(7, Host.r14, isWide ? 63 : 31, wide: isWide)
-            unsafe e.op(0x39, Host.r14, rm: Host.rdx, wide: isWide)
-            unsafe cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
-            unsafe e.lea(Host.r14, base: Host.r13, 1, wide: isWide)
-            unsafe e.immediate(7, Host.r14, 1, wide: isWide)
-            unsafe cold.place2 = unsafe e.jump(if: Condition.belowOrEqual)
+            e.move(Host.r14, Host.rax, wide: isWide)
+            e.shift(7, Host.r14, isWide ? 63 : 31, wide: isWide)
+            e.op(0x39, Host.r14, rm: Host.rdx, wide: isWide)
+            cold = Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
+            e.lea(Host.r14, base: Host.r13, 1, wide: isWide)
+            e.immediate(7, Host.r14, 1, wide: isWide)
+            cold.place2 = e.jump(if: Condition.belowOrEqual)
         }
-        unsafe e.rex(isWide, 0, -1, Host.r13)
+        e.rex(isWide, 0, -1, Host.r13)
         let field: UInt8 = d.mnemonic == UInt16(truncatingIfNeeded: ZYDIS_MNEMONIC_DIV.rawValue) ? 6 : 7
-        unsafe e.bytes(0xf7, 0xc0 | field << 3 | UInt8(Host.r13 & 7))
-        unsafe cold.info = SiteInfo(d)
-        unsafe colds.append(cold)
+        e.bytes(0xf7, 0xc0 | field << 3 | UInt8(Host.r13 & 7))
+        cold.info = SiteInfo(d)
+        colds.append(cold)
     }
 
     // MARK: Stack
@@ -136,83 +136,83 @@ extension BlockTranslator {
     func emitPush(_ index: Int) {
         let d = unsafe instruction(index).pointee
         if d.memory.bytes > 0 {
-            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false)
-            unsafe e.op(0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale, p.displacement)
-            unsafe e.store(Host.r13, Host.rsp, Slot.operand)
+            let p = emitAccess(index, d.memory, writes: false, freeR14: false)
+            e.op(0x8b, Host.r13, base: p.base, index: p.index, scale: p.scale, p.displacement)
+            e.store(Host.r13, Host.rsp, Slot.operand)
         }
-        let p = unsafe emitAccess(
+        let p = emitAccess(
             index, stackOperand(-8), writes: true, freeR14: true, isStack: true)
         if d.memory.bytes > 0 {
-            unsafe e.load(Host.r14, Host.rsp, Slot.operand)
-            unsafe e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
+            e.load(Host.r14, Host.rsp, Slot.operand)
+            e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
         } else if d.namedCount > 0 {
             var register = host(Int(d.named[0].number))
             if register < 0 {
-                unsafe e.load(Host.r14, Host.rsp, Int32(d.named[0].number) * 8)
+                e.load(Host.r14, Host.rsp, Int32(d.named[0].number) * 8)
                 register = Host.r14
             }
-            unsafe e.op(0x89, register, base: p.base, index: p.index, p.displacement)
+            e.op(0x89, register, base: p.base, index: p.index, p.displacement)
         } else {
-            unsafe e.rex(true, 0, p.index, p.base)
-            unsafe e.byte(0xc7)
-            unsafe e.memory(0, base: p.base, index: p.index, p.displacement)
-            unsafe e.word(Int32(truncatingIfNeeded: d.immediate))
+            e.rex(true, 0, p.index, p.base)
+            e.byte(0xc7)
+            e.memory(0, base: p.base, index: p.index, p.displacement)
+            e.word(Int32(truncatingIfNeeded: d.immediate))
         }
-        unsafe e.lea(Host.guestStack, base: Host.guestStack, -8)
+        e.lea(Host.guestStack, base: Host.guestStack, -8)
     }
 
     func emitPop(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let p = unsafe emitAccess(index, stackOperand(0), writes: false, freeR14: true, isStack: true)
+        let p = emitAccess(index, stackOperand(0), writes: false, freeR14: true, isStack: true)
         let number = Int(d.named[0].number)
         let register = host(number)
         if number == 4 {
-            unsafe e.op(0x8b, Host.guestStack, base: p.base, index: p.index, p.displacement)
+            e.op(0x8b, Host.guestStack, base: p.base, index: p.index, p.displacement)
         } else {
-            unsafe e.op(0x8b, register < 0 ? Host.r14 : register, base: p.base, index: p.index, p.displacement)
-            if register < 0 { unsafe e.store(Host.r14, Host.rsp, Int32(number * 8)) }
-            unsafe e.lea(Host.guestStack, base: Host.guestStack, 8)
+            e.op(0x8b, register < 0 ? Host.r14 : register, base: p.base, index: p.index, p.displacement)
+            if register < 0 { e.store(Host.r14, Host.rsp, Int32(number * 8)) }
+            e.lea(Host.guestStack, base: Host.guestStack, 8)
         }
     }
 
     func emitLeave(_ index: Int) {
         var operand = stackOperand(0)
         operand.base = 5
-        let p = unsafe emitAccess(index, operand, writes: false, freeR14: true)
-        unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
-        unsafe e.lea(Host.guestStack, base: Host.rbp, 8)
-        unsafe e.move(Host.rbp, Host.r14)
+        let p = emitAccess(index, operand, writes: false, freeR14: true)
+        e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
+        e.lea(Host.guestStack, base: Host.rbp, 8)
+        e.move(Host.rbp, Host.r14)
     }
 
     // MARK: Behind the block
 
     func emitCold(_ cold: Cold) {
-        unsafe e.patchHere(cold.place)
-        if let place2 = unsafe cold.place2 { unsafe e.patchHere(place2) }
+        e.patchHere(cold.place)
+        if let place2 = cold.place2 { e.patchHere(place2) }
         let d = unsafe instruction(cold.index).pointee
-        switch unsafe cold.kind {
+        switch cold.kind {
         case .poll:
-            unsafe e.load(Host.r13, Host.rsp, Layout.requestWord, wide: false)
-            unsafe e.op(0x85, Host.r13, base: Host.rsp, offsets.pollMask, wide: false)  // test
-            let isMasked = unsafe e.jump(if: Condition.equal)
-            unsafe Emitter.patch(isMasked, to: cold.back)
+            e.load(Host.r13, Host.rsp, Layout.requestWord, wide: false)
+            e.op(0x85, Host.r13, base: Host.rsp, offsets.pollMask, wide: false)  // test
+            let isMasked = e.jump(if: Condition.equal)
+            Emitter.patch(isMasked, to: cold.back)
             unsafe emitRIP(Int64(instruction(0).pointee.offset))
-            unsafe e.jump(to: runtime.leave)
+            e.jump(to: runtime.leave)
         case .slow:
             // The check may have failed after it spoiled R13 and R14: nothing else.
             if fixedPage != nil { emitCodePage() }
-            if let operand = unsafe cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
-            unsafe e.constant(Host.r13, UInt64(cold.info?.word ?? SiteInfo(d).word))
-            unsafe e.call(to: runtime.slow)
-            unsafe e.jump(to: cold.back)
-            if let next = unsafe cold.next { unsafe e.jump(to: next) }
+            if let operand = cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
+            e.constant(Host.r13, UInt64(cold.info?.word ?? SiteInfo(d).word))
+            e.call(to: runtime.slow)
+            e.jump(to: cold.back)
+            if let next = cold.next { e.jump(to: next) }
         case .group: emitUngrouped(cold)
-        case .link: unsafe emitLink(cold)
-        case .miss: unsafe emitMiss(cold)
+        case .link: emitLink(cold)
+        case .miss: emitMiss(cold)
         case .crossJump:
-            unsafe e.saveFlags()
-            unsafe emitRIP(cold.target)
-            unsafe emitJumpTable(cold.index)
+            e.saveFlags()
+            emitRIP(cold.target)
+            emitJumpTable(cold.index)
         }
     }
 }

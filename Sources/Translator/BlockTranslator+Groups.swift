@@ -61,30 +61,30 @@ extension BlockTranslator {
         }
 
         for index in 0..<count {
-            let d = instruction(index)
-            d.pointee.stackDelta = Int32(truncatingIfNeeded: delta)
-            let m = d.pointee.memory
-            switch d.pointee.kind {
+            let d = unsafe instruction(index)
+            unsafe d.pointee.stackDelta = Int32(truncatingIfNeeded: delta)
+            let m = unsafe d.pointee.memory
+            switch unsafe d.pointee.kind {
             case .memory, .divide, .push, .jumpIndirect, .callIndirect:
-                let isAligned = m.alignment > 1 && d.pointee.liveBefore != 0
+                let isAligned = unsafe m.alignment > 1 && d.pointee.liveBefore != 0
                 if m.bytes > 0 && m.base >= 0 && m.index < 0 && m.segment == 0 && m.bitIndex < 0 && !isAligned {
                     let from = m.displacement + (m.base == 4 ? delta : 0)
-                    d.pointee.group = join(m.base, from, m.bytes, writes: m.writes)
+                    unsafe d.pointee.group = join(m.base, from, m.bytes, writes: m.writes)
                 }
             default: break
             }
-            switch d.pointee.kind {
-            case .push, .pushFlags, .call, .callIndirect: d.pointee.stackGroup = join(4, delta - 8, 8, writes: true)
-            case .pop, .ret: d.pointee.stackGroup = join(4, delta, 8, writes: false)
+            switch unsafe d.pointee.kind {
+            case .push, .pushFlags, .call, .callIndirect: unsafe d.pointee.stackGroup = join(4, delta - 8, 8, writes: true)
+            case .pop, .ret: unsafe d.pointee.stackGroup = join(4, delta, 8, writes: false)
             case .interpret:
                 for base in 0..<16 { open[base] = -1 }
             case .jumpIf:
                 for group in groups.indices { groups[group].isBehindJump = true }
             default: break
             }
-            for base in 0..<16 where base != 4 && d.pointee.clobbers & 1 << UInt16(base) != 0 { open[base] = -1 }
-            if let change = d.pointee.stackChange { delta += Int64(change) } else { open[4] = -1 }
-            if d.pointee.kind == .leave { open[5] = -1 }
+            for base in 0..<16 where unsafe base != 4 && d.pointee.clobbers & 1 << UInt16(base) != 0 { open[base] = -1 }
+            if let change = unsafe d.pointee.stackChange { delta += Int64(change) } else { open[4] = -1 }
+            if unsafe d.pointee.kind == .leave { open[5] = -1 }
             if abs(delta) > 1 << 20 { open[4] = -1; delta = 0 }
         }
     }
@@ -95,7 +95,7 @@ extension BlockTranslator {
     {
         guard number >= 0, groups[Int(number)].count > 1 else { return nil }
         let group = groups[Int(number)]
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         let slot = Slot.addends + Int32(number) * 8
         if group.isChecked {
             e.load(Host.r13, Host.rsp, slot)
@@ -160,7 +160,7 @@ extension BlockTranslator {
         e.patchHere(isSplit)
         // This instruction once more, where it is alone.
         var again = Cold(.link, index: cold.index, place: e.jump(), back: e.at)
-        again.target = Int64(instruction(cold.index).pointee.offset)
+        again.target = unsafe Int64(instruction(cold.index).pointee.offset)
         again.viaSlot = true
         e.patchHere(again.place)
         emitLink(again, extra: .alone)

@@ -22,12 +22,12 @@ extension BlockTranslator {
     /// To a place that is known by its distance from the page.
     func emitDirectJump(to target: Int64, flagsLive: UInt32, viaSlot: Bool = false) {
         if isNear(target) || fixedPage != nil {
-            var cold = unsafe Cold(.link, index: count - 1, place: e.jump(), back: e.at)
-            unsafe cold.target = target
-            unsafe cold.viaSlot = viaSlot
-            unsafe colds.append(cold)
+            var cold = Cold(.link, index: count - 1, place: e.jump(), back: e.at)
+            cold.target = target
+            cold.viaSlot = viaSlot
+            colds.append(cold)
         } else {
-            if flagsLive != 0 && !viaSlot { unsafe e.saveFlags() }
+            if flagsLive != 0 && !viaSlot { e.saveFlags() }
             emitRIP(target)
             emitJumpTable(count - 1)
         }
@@ -35,66 +35,66 @@ extension BlockTranslator {
 
     func emitConditional(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let place = unsafe e.jump(if: d.condition)
-        var cold = unsafe Cold(
+        let place = e.jump(if: d.condition)
+        var cold = Cold(
             isNear(d.target) || fixedPage != nil ? .link : .crossJump, index: index, place: place, back: e.at)
-        unsafe cold.target = d.target
-        unsafe colds.append(cold)
+        cold.target = d.target
+        colds.append(cold)
     }
 
     /// To RIP in R14, flags in their slot.
     func emitJumpTable(_ index: Int, to target: TranslationMode? = nil, release: Int32 = 0, mayFault: Bool = false) {
-        unsafe e.move(Host.r13, Host.r14, wide: false)
+        e.move(Host.r13, Host.r14, wide: false)
         let mode = target ?? mode
         let table = SoftTLB.jumpTable(mode)
-        unsafe e.immediate(4, Host.r13, Int32(table.count - 1), wide: false)
-        unsafe e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.tags)
-        var cold = unsafe Cold(.miss, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
-        unsafe cold.release = release
-        unsafe cold.mayFault = mayFault
-        if release != 0 { unsafe e.lea(Host.guestStack, base: Host.guestStack, release) }
+        e.immediate(4, Host.r13, Int32(table.count - 1), wide: false)
+        e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.tags)
+        var cold = Cold(.miss, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
+        cold.release = release
+        cold.mayFault = mayFault
+        if release != 0 { e.lea(Host.guestStack, base: Host.guestStack, release) }
         if mode.isUser {
             // Where the code finds its page.
-            unsafe e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
-            unsafe e.immediate(4, Host.r14, -4096)
-            unsafe e.store(Host.r14, Host.rsp, StateOffsets.codePage)
-            unsafe e.jump(register: Host.r13)
+            e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
+            e.immediate(4, Host.r14, -4096)
+            e.store(Host.r14, Host.rsp, StateOffsets.codePage)
+            e.jump(register: Host.r13)
         } else {
-            unsafe e.rex(false, 4, Host.r13, Host.rsp)
-            unsafe e.byte(0xff)
-            unsafe e.memory(4, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
+            e.rex(false, 4, Host.r13, Host.rsp)
+            e.byte(0xff)
+            e.memory(4, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
         }
-        unsafe colds.append(cold)
+        colds.append(cold)
     }
 
     /// The table does not know the target. One that is not canonical is the
     /// instruction's own fault, so that nothing may be done yet.
     func emitMiss(_ cold: Cold) {
-        guard unsafe cold.mayFault else {
-            unsafe e.jump(to: runtime.lookup)
+        guard cold.mayFault else {
+            e.jump(to: runtime.lookup)
             return
         }
-        unsafe e.move(Host.r13, Host.r14)
-        unsafe e.shift(7, Host.r13, 47)
-        unsafe e.lea(Host.r13, base: Host.r13, 1)
-        unsafe e.immediate(7, Host.r13, 1)
-        let isCanonical = unsafe e.jump(if: Condition.belowOrEqual)
+        e.move(Host.r13, Host.r14)
+        e.shift(7, Host.r13, 47)
+        e.lea(Host.r13, base: Host.r13, 1)
+        e.immediate(7, Host.r13, 1)
+        let isCanonical = e.jump(if: Condition.belowOrEqual)
         if fixedPage != nil { emitCodePage() }
         // No record: not RIP is wanted, but the instruction.
         e.constant(Host.r14, 0)
         unsafe e.constant(Host.r13, UInt64(SiteInfo(instruction(cold.index).pointee).word))
-        let back = unsafe e.at
-        unsafe e.call(to: runtime.slow)
-        unsafe e.jump(to: back)
-        unsafe e.patchHere(isCanonical)
-        if unsafe cold.release != 0 { unsafe e.lea(Host.guestStack, base: Host.guestStack, cold.release) }
-        unsafe e.jump(to: runtime.lookup)
+        let back = e.at
+        e.call(to: runtime.slow)
+        e.jump(to: back)
+        e.patchHere(isCanonical)
+        if cold.release != 0 { e.lea(Host.guestStack, base: Host.guestStack, cold.release) }
+        e.jump(to: runtime.lookup)
     }
 
     /// A direct jump, the first time.
     func emitLink(_ cold: Cold, extra: Link.Kind = []) {
         let isFixed = fixedPage != nil
-        let target = unsafe isFixed ? Int64(bitPattern: fixedPage! &+ UInt64(bitPattern: cold.target)) : cold.target
+        let target = isFixed ? Int64(bitPattern: fixedPage! &+ UInt64(bitPattern: cold.target)) : cold.target
         var kind = extra
         if !isFixed { kind.insert(.relative) }
         if !isNear(cold.target) && !kind.contains(.alone) { kind.insert(.cross) }
@@ -103,8 +103,8 @@ extension BlockTranslator {
             Link(
                 place: store.offset(cold.place), unlinked: store.offset(e.at), target: target, kind: kind,
                 source: store.nextBlock))
-        unsafe e.constant(Host.r13, UInt64(number))
-        unsafe e.jump(to: cold.viaSlot ? runtime.linkViaSlot : runtime.link)
+        e.constant(Host.r13, UInt64(number))
+        e.jump(to: cold.viaSlot ? runtime.linkViaSlot : runtime.link)
     }
 
     // MARK: Calls and returns
@@ -121,23 +121,23 @@ extension BlockTranslator {
     private func emitPushReturn(_ d: Decoded, _ p: HostPlace) {
         let offset = Int64(d.offset) + Int64(d.length)
         if let fixedPage, let short = Int32(exactly: Int64(bitPattern: fixedPage &+ UInt64(bitPattern: offset))) {
-            unsafe e.rex(true, 0, p.index, p.base)
-            unsafe e.byte(0xc7)
-            unsafe e.memory(0, base: p.base, index: p.index, p.displacement)
-            unsafe e.word(short)
+            e.rex(true, 0, p.index, p.base)
+            e.byte(0xc7)
+            e.memory(0, base: p.base, index: p.index, p.displacement)
+            e.word(short)
         } else {
             emitRIP(offset)
-            unsafe e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
+            e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
         }
-        unsafe e.lea(Host.guestStack, base: Host.guestStack, -8)
+        e.lea(Host.guestStack, base: Host.guestStack, -8)
     }
 
     func emitCall(_ index: Int) {
         let d = unsafe instruction(index).pointee
         let staysNear = isNear(d.target)
         // Into another page, or the next: the flags travel in their slot.
-        if !staysNear { unsafe e.saveFlags() }
-        let p = unsafe emitAccess(
+        if !staysNear { e.saveFlags() }
+        let p = emitAccess(
             index, pushOperand(), writes: true, freeR14: true, isStack: true, saves: staysNear, restores: staysNear)
         emitPushReturn(d, p)
         emitDirectJump(to: d.target, flagsLive: d.liveAfter, viaSlot: !staysNear)
@@ -147,27 +147,27 @@ extension BlockTranslator {
         let d = unsafe instruction(index).pointee
         var operand = pushOperand()
         operand.displacement = 0
-        unsafe e.saveFlags()
-        let p = unsafe emitAccess(
+        e.saveFlags()
+        let p = emitAccess(
             index, operand, writes: false, freeR14: true, isStack: true, saves: false, restores: false)
-        unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
+        e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
         emitJumpTable(index, release: Int32(8 + d.immediate), mayFault: true)
     }
 
     /// R14 = where an indirect branch leads.
     private func emitTarget(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        unsafe e.saveFlags()
+        e.saveFlags()
         if d.memory.bytes > 0 {
-            let p = unsafe emitAccess(index, d.memory, writes: false, freeR14: false, saves: false, restores: false)
-            unsafe e.op(0x8b, Host.r14, base: p.base, index: p.index, scale: p.scale, p.displacement)
+            let p = emitAccess(index, d.memory, writes: false, freeR14: false, saves: false, restores: false)
+            e.op(0x8b, Host.r14, base: p.base, index: p.index, scale: p.scale, p.displacement)
             return
         }
         let number = Int(d.named[0].number)
         if host(number) < 0 {
-            unsafe e.load(Host.r14, Host.rsp, Int32(number * 8))
+            e.load(Host.r14, Host.rsp, Int32(number * 8))
         } else {
-            unsafe e.move(Host.r14, host(number))
+            e.move(Host.r14, host(number))
         }
     }
 
@@ -180,19 +180,19 @@ extension BlockTranslator {
     func emitIndirectCall(_ index: Int) {
         let d = unsafe instruction(index).pointee
         emitTarget(index)
-        unsafe e.store(Host.r14, Host.rsp, Slot.operand)
-        unsafe e.move(Host.r13, Host.r14)
-        unsafe e.shift(7, Host.r13, 47)
-        unsafe e.lea(Host.r13, base: Host.r13, 1)
-        unsafe e.immediate(7, Host.r13, 1)
-        var cold = unsafe Cold(.slow, index: index, place: e.jump(if: Condition.above), back: e.at)
-        unsafe cold.info = SiteInfo(d)
-        unsafe colds.append(cold)
+        e.store(Host.r14, Host.rsp, Slot.operand)
+        e.move(Host.r13, Host.r14)
+        e.shift(7, Host.r13, 47)
+        e.lea(Host.r13, base: Host.r13, 1)
+        e.immediate(7, Host.r13, 1)
+        var cold = Cold(.slow, index: index, place: e.jump(if: Condition.above), back: e.at)
+        cold.info = SiteInfo(d)
+        colds.append(cold)
         // The flags are in their slot already.
-        let p = unsafe emitAccess(
+        let p = emitAccess(
             index, pushOperand(), writes: true, freeR14: true, isStack: true, saves: false, restores: false)
         emitPushReturn(d, p)
-        unsafe e.load(Host.r14, Host.rsp, Slot.operand)
+        e.load(Host.r14, Host.rsp, Slot.operand)
         emitJumpTable(index)
     }
 }

@@ -11,29 +11,42 @@ internal import X86
 
 extension BlockTranslator {
     /// Checks that RCX elements at `register` are in one page; R13 = addend.
-    private func emitStretch(_ register: Int, shift: UInt8, table: Int32) -> [UnsafeMutablePointer<UInt8>] {
+    /// Returns the jump that is taken if they are not.
+    private func emitStretch(
+        _ index: Int, _ register: Int, shift: UInt8, writes: Bool, retry: CodePlace
+    ) -> CodePlace {
+        let tables = SoftTLB.tables(mode)
+        let table = writes ? tables.write : tables.read
         e.move(Host.r14, register)
         e.move(Host.r13, register)
         e.shift(5, Host.r13, 8)
         e.immediate(4, Host.r13, 0x3ff0, wide: false)
         e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
         e.immediate(7, Host.r14, 0xfff)
-        let isUnknown = e.jump(if: Condition.above)
+        var operand = MemoryOperand()
+        operand.base = register
+        operand.bytes = 1
+        var unknown = Cold(.slow, index: index, place: e.jump(if: Condition.above), back: retry)
+        unknown.operand = operand
+        unknown.info = unsafe SiteInfo(instruction(index).pointee, bytes: 1, writes: writes, kind: .access)
+        colds.append(unknown)
         e.lea(Host.r14, base: Host.r14, index: Host.rcx, scale: shift, 0)
         e.immediate(7, Host.r14, 0x1000)
         let isLonger = e.jump(if: Condition.above)
         e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
-        return [isUnknown, isLonger]
+        return isLonger
     }
 
     func emitRepeated(_ index: Int) {
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         let isLive = d.liveBefore != 0
         let shift = UInt8(Int(d.immediate).trailingZeroBitCount)
-        let tables = SoftTLB.tables(mode)
-        var places: [UnsafeMutablePointer<UInt8>] = []
+        let retry = e.at
+        var places: [CodePlace] = []
         if isLive { e.saveFlags() }
-        e.immediate(7, Host.rcx, 0x1000)
+        // Nothing to do is not to touch anything either.
+        e.lea(Host.r13, base: Host.rcx, -1)
+        e.immediate(7, Host.r13, 0xfff)
         places.append(e.jump(if: Condition.above))
         // test dword [rflags], DF
         e.byte(0xf7)
@@ -41,10 +54,10 @@ extension BlockTranslator {
         e.word(Int32(truncatingIfNeeded: RFlags.direction))
         places.append(e.jump(if: Condition.notEqual))
         if d.kind == .copy {
-            places += emitStretch(Host.rsi, shift: shift, table: tables.read)
+            places.append(emitStretch(index, Host.rsi, shift: shift, writes: false, retry: retry))
             e.store(Host.r13, Host.rsp, Slot.operand)
         }
-        places += emitStretch(Host.rdi, shift: shift, table: tables.write)
+        places.append(emitStretch(index, Host.rdi, shift: shift, writes: true, retry: retry))
         e.lea(Host.rdi, base: Host.rdi, index: Host.r13, 0)
         if d.kind == .copy {
             e.load(Host.r14, Host.rsp, Slot.operand)

@@ -13,7 +13,7 @@ internal import X86
 extension BlockTranslator {
     /// Runs `body`, which spoils the flags, with the Guest's put aside if they are wanted.
     private func keepingFlags(_ index: Int, _ body: () -> Void) {
-        let isLive = instruction(index).pointee.liveBefore != 0
+        let isLive = unsafe instruction(index).pointee.liveBefore != 0
         if isLive { e.saveFlags() }
         body()
         if isLive { e.restoreFlags() }
@@ -22,7 +22,7 @@ extension BlockTranslator {
     /// CLI and STI at CPL 0, where IOPL cannot forbid them. STI's shadow of one
     /// instruction comes by itself: requests are looked at where blocks begin.
     func emitInterruptFlag(_ index: Int) {
-        let sets = instruction(index).pointee.kind == .setInterrupts
+        let sets = unsafe instruction(index).pointee.kind == .setInterrupts
         keepingFlags(index) {
             e.immediate(sets ? 1 : 4, Host.rsp, offsets.rflags, value: sets ? 0x200 : ~0x200)
             e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
@@ -31,7 +31,7 @@ extension BlockTranslator {
 
     /// STAC and CLAC: what follows is code of another mode.
     func emitOverride(_ index: Int) {
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         let sets = d.kind == .setOverride
         keepingFlags(index) {
             e.immediate(
@@ -68,7 +68,7 @@ extension BlockTranslator {
             e.move(Host.rdx, Host.rax)
             e.shift(5, Host.rdx, 32)
             e.move(Host.rax, Host.rax, wide: false)
-            if instruction(index).pointee.kind == .timeStampAndAux {
+            if unsafe instruction(index).pointee.kind == .timeStampAndAux {
                 e.load(Host.rcx, Host.rsp, offsets.tscAux, wide: false)
             }
         }
@@ -76,7 +76,7 @@ extension BlockTranslator {
 
     /// MOV from a segment register to a general one of 32 or 64 bits.
     func emitReadSegment(_ index: Int) {
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         let number = Int(d.named[0].number)
         let target = host(number) < 0 ? Host.r13 : host(number)
         e.rex(false, target, -1, Host.rsp)
@@ -87,7 +87,7 @@ extension BlockTranslator {
 
     /// RDFSBASE, WRFSBASE and those of GS, 64 bits wide.
     func emitBase(_ index: Int) {
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         let number = Int(d.named[0].number)
         let segment = Int(d.immediate)
         var register = host(number)
@@ -118,10 +118,10 @@ extension BlockTranslator {
     // MARK: System calls
 
     /// The way out of both, for the Interpreter: nothing has been done yet.
-    private func leaveToInterpreter(_ index: Int, _ places: UnsafeMutablePointer<UInt8>...) {
+    private func leaveToInterpreter(_ index: Int, _ places: CodePlace...) {
         for place in places {
             var cold = Cold(.slow, index: index, place: place, back: e.at)
-            cold.info = SiteInfo(instruction(index).pointee)
+            cold.info = unsafe SiteInfo(instruction(index).pointee)
             colds.append(cold)
         }
     }
@@ -166,7 +166,7 @@ extension BlockTranslator {
     /// SYSCALL (SDM 2B), where `systemCallTemplates` allows it: RCX and R11
     /// take RIP and RFLAGS, the masked flags go, LSTAR is where it leads.
     func emitSystemCall(_ index: Int) {
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         e.saveFlags()
         e.immediate(7, Host.rsp, Slot.systemCalls, value: 0)
         leaveToInterpreter(index, e.jump(if: Condition.equal))
@@ -229,7 +229,7 @@ extension BlockTranslator {
 
     /// PUSHFQ: the CPU's arithmetic flags among those of the state.
     func emitPushFlags(_ index: Int) {
-        let d = instruction(index).pointee
+        let d = unsafe instruction(index).pointee
         e.saveFlags()
         let p = emitAccess(index, stackOperand(-8), writes: true, freeR14: true, isStack: true, saves: false, restores: false)
         e.store(Host.r13, Host.rsp, Slot.operand)

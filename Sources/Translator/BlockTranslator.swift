@@ -78,7 +78,7 @@ struct SiteInfo {
     /// The page's virtual address, where it is written into the code.
     var fixedPage: UInt64?
     var physicalPage: UInt64 = 0
-    var colds: [Cold] = unsafe []
+    var colds: [Cold] = []
     var groups: [AccessGroup] = []
     /// Offsets in the page past the block that liveness was read from.
     private var dependsOn: (low: Int, high: Int) = (0, 0)
@@ -91,7 +91,7 @@ struct SiteInfo {
         core: InterpreterVCPU, store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
         self.core = core
         self.store = store
-        unsafe self.runtime = unsafe runtime
+        self.runtime = runtime
         self.offsets = offsets
         self.strictFlags = strictFlags
         classifier = Classifier(features: features)
@@ -106,8 +106,8 @@ struct SiteInfo {
         unsafe aheadInstruction = .allocate(capacity: 1)
         unsafe page = .allocate(capacity: 4096 + 16)
         unsafe page.initialize(repeating: 0, count: 4096 + 16)
-        unsafe e = unsafe store.emitter()
-        unsafe colds.reserveCapacity(256)
+        e = store.emitter()
+        colds.reserveCapacity(256)
     }
 
     deinit {
@@ -138,8 +138,8 @@ struct SiteInfo {
         let start = Int(physical & 0xfff)
         unsafe UnsafeMutableRawPointer(page).copyMemory(from: source, byteCount: 4096)
         limit = 4096
-        if let secondBytes {
-            UnsafeMutableRawPointer(page + 4096).copyMemory(from: secondBytes, byteCount: 16)
+        if let secondBytes = unsafe secondBytes {
+            unsafe UnsafeMutableRawPointer(page + 4096).copyMemory(from: secondBytes, byteCount: 16)
             limit = 4096 + 15
         }
         dependsOn = (start, start + 1)
@@ -147,8 +147,8 @@ struct SiteInfo {
         findLiveFlags(end: end)
         findGroups()
 
-        unsafe e = unsafe store.emitter()
-        unsafe colds.removeAll(keepingCapacity: true)
+        e = store.emitter()
+        colds.removeAll(keepingCapacity: true)
         var block = Block(
             key: key, entry: 0, direct: 0, staleEntry: 0, staleDirect: 0, start: 0, end: 0)
         emitHead(start: start, &block)
@@ -158,11 +158,11 @@ struct SiteInfo {
         }
         emitStale(start: start, &block)
         var cold = 0
-        while unsafe cold < colds.count {
-            unsafe emitCold(colds[cold])
+        while cold < colds.count {
+            emitCold(colds[cold])
             cold += 1
         }
-        unsafe store.advance(to: e)
+        store.advance(to: e)
         block.start = UInt16(min(dependsOn.low, 4095))
         block.end = UInt16(min(max(dependsOn.high, end), 4096))
         translatedInstructions &+= UInt64(count)
@@ -170,7 +170,7 @@ struct SiteInfo {
         block.straddles = isAlone
         block.secondPage = secondPage
         let number = store.add(block)
-        if secondBytes != nil && end > 4096 { store.addSecondPage(of: number, count: end - 4096) }
+        if unsafe secondBytes != nil && end > 4096 { store.addSecondPage(of: number, count: end - 4096) }
         return number
     }
 
@@ -191,41 +191,41 @@ struct SiteInfo {
         var isInShadow = false
         count = 0
         while count < Self.maximumInstructions && offset < 4096 {
-            let instruction = instructions + count
-            let operand = operands + count * Int(ZYDIS_MAX_OPERAND_COUNT)
-            let status = ZydisDecoderDecodeFull(
+            let instruction = unsafe instructions + count
+            let operand = unsafe operands + count * Int(ZYDIS_MAX_OPERAND_COUNT)
+            let status = unsafe ZydisDecoderDecodeFull(
                 zydis, page + offset, ZyanUSize(min(15, limit - offset)), instruction, operand)
-            let d = decoded + count
-            d.pointee = Decoded()
-            d.pointee.offset = UInt16(offset)
+            let d = unsafe decoded + count
+            unsafe d.pointee = Decoded()
+            unsafe d.pointee.offset = UInt16(offset)
             guard status & 0x8000_0000 == 0 else {
                 // Into the next page, or no instruction at all: it is looked at when it is its turn.
                 if count > 0 { break }
                 if status == Self.needsMore && !isAlone { return nil }
-                d.pointee.kind = .interpretLast
-                d.pointee.length = 1
+                unsafe d.pointee.kind = .interpretLast
+                unsafe d.pointee.length = 1
                 count = 1
                 return min(offset + 15, 4096)
             }
-            classifier.classify(instruction, operand, mode: mode, &d.pointee)
-            if isWatched { demote(d) }
+            unsafe classifier.classify(instruction, operand, mode: mode, &d.pointee)
+            if isWatched { unsafe demote(d) }
             count += 1
-            offset += Int(d.pointee.length)
-            if d.pointee.kind.endsBlock || isAlone || isInShadow { break }
-            isInShadow = d.pointee.kind == .setInterrupts
+            unsafe offset += Int(d.pointee.length)
+            if unsafe d.pointee.kind.endsBlock || isAlone || isInShadow { break }
+            isInShadow = unsafe d.pointee.kind == .setInterrupts
         }
         // An STI's shadow ends with the instruction behind it, and requests are
         // looked at there. Where that is not in the block, the run loop sees to it.
-        if decoded[count - 1].kind == .setInterrupts { decoded[count - 1].kind = .interpret }
+        if unsafe decoded[count - 1].kind == .setInterrupts { unsafe decoded[count - 1].kind = .interpret }
         return offset
     }
 
     /// What cannot be run twice with one result, or shows flags that the
     /// manual leaves open, is the Interpreter's where two engines are compared.
     private func demote(_ d: UnsafeMutablePointer<Decoded>) {
-        switch d.pointee.kind {
-        case .timeStamp, .timeStampAndAux, .pushFlags: d.pointee.kind = .interpret
-        case .systemCall, .systemReturn: d.pointee.kind = .interpretLast
+        switch unsafe d.pointee.kind {
+        case .timeStamp, .timeStampAndAux, .pushFlags: unsafe d.pointee.kind = .interpret
+        case .systemCall, .systemReturn: unsafe d.pointee.kind = .interpretLast
         default: break
         }
     }
@@ -237,7 +237,7 @@ struct SiteInfo {
     func isNear(_ target: Int64) -> Bool {
         guard target >= 0, target < 4096 else { return false }
         guard target > 4096 - 15 else { return true }
-        let status = ZydisDecoderDecodeInstruction(
+        let status = unsafe ZydisDecoderDecodeInstruction(
             zydis, nil, page + Int(target), ZyanUSize(4096 - target), aheadInstruction)
         return status != Self.needsMore
     }
@@ -308,42 +308,42 @@ struct SiteInfo {
     // MARK: Head
 
     private func emitHead(start: Int, _ block: inout Block) {
-        unsafe e.align(16)
-        block.entry = unsafe e.address
+        e.align(16)
+        block.entry = e.address
         let live = unsafe decoded[0].liveBefore
-        if live != 0 { unsafe e.restoreFlags() }
-        block.direct = unsafe e.address
+        if live != 0 { e.restoreFlags() }
+        block.direct = e.address
         // Somebody calls? With the flags wanted, they are put aside first.
-        if live != 0 { unsafe e.saveFlags() }
-        unsafe e.immediate(7, Host.rsp, Layout.requestWord, value: 0)
-        let isCalled = unsafe e.jump(if: Condition.notEqual)
-        unsafe colds.append(Cold(.poll, index: 0, place: isCalled, back: e.at))
-        if live != 0 { unsafe e.restoreFlags() }
+        if live != 0 { e.saveFlags() }
+        e.immediate(7, Host.rsp, Layout.requestWord, value: 0)
+        let isCalled = e.jump(if: Condition.notEqual)
+        colds.append(Cold(.poll, index: 0, place: isCalled, back: e.at))
+        if live != 0 { e.restoreFlags() }
     }
 
     /// Where the entries lead when the block has died: the code is looked up anew.
     private func emitStale(start: Int, _ block: inout Block) {
-        block.staleDirect = unsafe e.address
-        if unsafe decoded[0].liveBefore != 0 { unsafe e.saveFlags() }
-        block.staleEntry = unsafe e.address
+        block.staleDirect = e.address
+        if unsafe decoded[0].liveBefore != 0 { e.saveFlags() }
+        block.staleEntry = e.address
         emitRIP(Int64(start))
-        unsafe e.jump(to: runtime.renew)
+        e.jump(to: runtime.renew)
     }
 
     /// R14 = RIP of this place of the page; the flags stay.
     func emitRIP(_ offset: Int64) {
         if let fixedPage {
-            unsafe e.constant(Host.r14, fixedPage &+ UInt64(bitPattern: offset))
+            e.constant(Host.r14, fixedPage &+ UInt64(bitPattern: offset))
         } else {
-            unsafe e.load(Host.r14, Host.rsp, StateOffsets.codePage)
-            unsafe e.lea(Host.r14, base: Host.r14, Int32(truncatingIfNeeded: offset))
+            e.load(Host.r14, Host.rsp, StateOffsets.codePage)
+            e.lea(Host.r14, base: Host.r14, Int32(truncatingIfNeeded: offset))
         }
     }
 }
 //:
 
 /// Code that is written behind the block.
-@unsafe struct Cold {
+struct Cold {
     enum Kind {
         /// The request word is set.
         case poll
@@ -362,11 +362,11 @@ struct SiteInfo {
     var kind: Kind
     var index: Int
     /// The jump that leads here, and a second one.
-    var place: UnsafeMutablePointer<UInt8>
-    var place2: UnsafeMutablePointer<UInt8>?
+    var place: CodePlace
+    var place2: CodePlace?
     /// Where to go on: the instruction once more; the next.
-    var back: UnsafeMutablePointer<UInt8>
-    var next: UnsafeMutablePointer<UInt8>?
+    var back: CodePlace
+    var next: CodePlace?
     var operand: MemoryOperand?
     var info: SiteInfo?
     var target: Int64 = 0
@@ -376,10 +376,10 @@ struct SiteInfo {
     /// The instruction itself faults if the target is not canonical.
     var mayFault = false
 
-    init(_ kind: Kind, index: Int, place: UnsafeMutablePointer<UInt8>, back: UnsafeMutablePointer<UInt8>) {
-        unsafe self.kind = kind
-        unsafe self.index = index
-        unsafe self.place = unsafe place
-        unsafe self.back = unsafe back
+    init(_ kind: Kind, index: Int, place: CodePlace, back: CodePlace) {
+        self.kind = kind
+        self.index = index
+        self.place = place
+        self.back = back
     }
 }

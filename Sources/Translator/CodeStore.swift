@@ -136,7 +136,7 @@ struct Link: BitwiseCopyable {
     init(memory: GuestMemory) throws(HostError) {
         self.memory = memory
         buffer = try ExecutableMemory(byteCount: Self.capacity)
-        delta = buffer.executable - UnsafeRawPointer(buffer.writable)
+        delta = unsafe buffer.executable - UnsafeRawPointer(buffer.writable)
         pageCount = Int(memory.highEnd >> 12)
         var size = 0
         func place<T>(_ type: T.Type, _ count: Int) -> Int {
@@ -149,59 +149,59 @@ struct Link: BitwiseCopyable {
             place(UInt8.self, Self.recordCapacity * InterpreterVCPU.recordBytes)
         )
         tables = try AddressRange(allocating: size)
-        blocks = (tables.base + offsets.0).bindMemory(to: Block.self, capacity: Self.blockCapacity)
-        links = (tables.base + offsets.1).bindMemory(to: Link.self, capacity: Self.linkCapacity)
-        crossLinks = (tables.base + offsets.2).bindMemory(to: Int32.self, capacity: Self.linkCapacity * 2)
-        slots = (tables.base + offsets.3).bindMemory(to: Int32.self, capacity: Self.slotCount)
-        pages = (tables.base + offsets.4).bindMemory(to: Page.self, capacity: pageCount)
-        records = tables.base + offsets.5
-        counts = .allocate(capacity: 1)
-        counts.initialize(to: Counts())
+        unsafe blocks = unsafe (tables.base + offsets.0).bindMemory(to: Block.self, capacity: Self.blockCapacity)
+        unsafe links = unsafe (tables.base + offsets.1).bindMemory(to: Link.self, capacity: Self.linkCapacity)
+        unsafe crossLinks = unsafe (tables.base + offsets.2).bindMemory(to: Int32.self, capacity: Self.linkCapacity * 2)
+        unsafe slots = unsafe (tables.base + offsets.3).bindMemory(to: Int32.self, capacity: Self.slotCount)
+        unsafe pages = unsafe (tables.base + offsets.4).bindMemory(to: Page.self, capacity: pageCount)
+        unsafe records = unsafe tables.base + offsets.5
+        unsafe counts = .allocate(capacity: 1)
+        unsafe counts.initialize(to: Counts())
     }
 
-    deinit { counts.deallocate() }
+    deinit { unsafe counts.deallocate() }
 
     var isFull: Bool {
-        counts.pointee.used > Self.capacity - Self.reserve || counts.pointee.blocks > Self.blockCapacity - 2
+        unsafe counts.pointee.used > Self.capacity - Self.reserve || counts.pointee.blocks > Self.blockCapacity - 2
             || counts.pointee.records > Self.recordCapacity - 64 || counts.pointee.links > Self.linkCapacity - 256 || counts.pointee.crossLinks > 2 * Self.linkCapacity - 256
     }
 
     /// Bytes of generated code.
-    var usedBytes: Int { counts.pointee.used }
+    var usedBytes: Int { unsafe counts.pointee.used }
 
-    func emitter() -> Emitter { Emitter(buffer.writable + counts.pointee.used, delta: delta) }
+    func emitter() -> Emitter { unsafe Emitter(buffer.writable + counts.pointee.used, delta: delta) }
 
     /// Takes what the emitter wrote.
     func advance(to emitter: borrowing Emitter) {
-        counts.pointee.used = (UnsafeRawPointer(emitter.at) - UnsafeRawPointer(buffer.writable) + 15) & ~15
+        unsafe counts.pointee.used = (Int(offset(emitter.at)) + 15) & ~15
     }
 
     /// What has been written until now stays for ever.
-    func keepPrologue() { counts.pointee.start = counts.pointee.used }
+    func keepPrologue() { unsafe counts.pointee.start = unsafe counts.pointee.used }
 
-    func writable(_ address: UInt) -> UnsafeMutablePointer<UInt8> {
-        buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(address &- UInt(bitPattern: buffer.executable))
+    func writable(_ address: UInt) -> CodePlace {
+        unsafe place(Int32(truncatingIfNeeded: address &- UInt(bitPattern: buffer.executable)))
     }
 
-    func offset(_ place: UnsafeMutablePointer<UInt8>) -> Int32 {
-        Int32(truncatingIfNeeded: UnsafeRawPointer(place) - UnsafeRawPointer(buffer.writable))
+    func offset(_ place: CodePlace) -> Int32 {
+        unsafe Int32(truncatingIfNeeded: UnsafeRawPointer(place.pointer) - UnsafeRawPointer(buffer.writable))
     }
 
-    private func place(_ offset: Int32) -> UnsafeMutablePointer<UInt8> {
-        buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(offset)
+    private func place(_ offset: Int32) -> CodePlace {
+        unsafe CodePlace(pointer: buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(offset))
     }
 
     // MARK: Blocks
 
     /// The number that the next block will have.
-    var nextBlock: Int32 { Int32(truncatingIfNeeded: counts.pointee.blocks) }
+    var nextBlock: Int32 { unsafe Int32(truncatingIfNeeded: counts.pointee.blocks) }
 
     func find(_ key: BlockKey) -> Int32? {
         var index = key.slot
-        while slots[index] != 0 {
-            let number = slots[index] &- 1
-            let block = blocks + Int(number)
-            if block.pointee.key == key && block.pointee.alive { return number }
+        while unsafe slots[index] != 0 {
+            let number = unsafe slots[index] &- 1
+            let block = unsafe blocks + Int(number)
+            if unsafe block.pointee.key == key && block.pointee.alive { return number }
             index = (index &+ 1) & (Self.slotCount - 1)
         }
         return nil
@@ -219,23 +219,23 @@ struct Link: BitwiseCopyable {
 
     func add(_ block: Block) -> Int32 {
         let number = nextBlock
-        counts.pointee.blocks &+= 1
+        unsafe counts.pointee.blocks &+= 1
         var block = block
-        let page = pages + Int(truncatingIfNeeded: block.key.physical >> 12)
+        let page = unsafe pages + Int(truncatingIfNeeded: block.key.physical >> 12)
         // Fresh memory is zero, and 0 is a block: an untouched page has no granules.
-        block.nextInPage = page.pointee.granules == 0 ? -1 : page.pointee.first
-        page.pointee.first = number
-        page.pointee.granules |= Self.granules(Int(block.start), Int(block.end))
-        blocks[Int(number)] = block
+        block.nextInPage = unsafe page.pointee.granules == 0 ? -1 : page.pointee.first
+        unsafe page.pointee.first = number
+        unsafe page.pointee.granules |= Self.granules(Int(block.start), Int(block.end))
+        unsafe blocks[Int(number)] = block
         var index = block.key.slot
-        while slots[index] != 0 { index = (index &+ 1) & (Self.slotCount - 1) }
-        slots[index] = number &+ 1
+        while unsafe slots[index] != 0 { index = (index &+ 1) & (Self.slotCount - 1) }
+        unsafe slots[index] = number &+ 1
         return number
     }
 
     /// The block's last bytes are in a second page, the first `count` of that.
     func addSecondPage(of number: Int32, count: Int) {
-        let block = blocks[Int(number)]
+        let block = unsafe blocks[Int(number)]
         let key = BlockKey(physical: block.secondPage, page: .max << 12, mode: [])
         var stand = Block(
             key: key, entry: 0, direct: 0, staleEntry: 0, staleDirect: 0, start: 0, end: UInt16(count))
@@ -250,56 +250,56 @@ struct Link: BitwiseCopyable {
 
     /// Room for one more record of the Interpreter's.
     func addRecord() -> UnsafeMutableRawPointer {
-        let number = counts.pointee.records
-        counts.pointee.records = number &+ 1
-        return records + number * InterpreterVCPU.recordBytes
+        let number = unsafe counts.pointee.records
+        unsafe counts.pointee.records = number &+ 1
+        return unsafe records + number * InterpreterVCPU.recordBytes
     }
 
     // MARK: Links
 
     func add(_ link: Link) -> Int32 {
-        let number = counts.pointee.links
-        links[number] = link
-        counts.pointee.links = number &+ 1
+        let number = unsafe counts.pointee.links
+        unsafe links[number] = link
+        unsafe counts.pointee.links = number &+ 1
         return Int32(truncatingIfNeeded: number)
     }
 
     /// The jump goes straight to the block from now on.
     func connect(_ number: Int32, to block: Int32) {
-        let link = links + Int(number)
-        if link.pointee.kind.contains(.linked) { return }
-        let target = blocks + Int(block)
-        let address = link.pointee.kind.contains(.viaSlot) ? target.pointee.entry : target.pointee.direct
-        Emitter.patch(place(link.pointee.place), to: writable(address))
-        link.pointee.kind.insert(.linked)
-        link.pointee.block = block
-        link.pointee.nextLink = target.pointee.firstLink
-        target.pointee.firstLink = number
-        if link.pointee.kind.contains(.cross) {
-            crossLinks[counts.pointee.crossLinks] = number
-            counts.pointee.crossLinks &+= 1
+        let link = unsafe links + Int(number)
+        if unsafe link.pointee.kind.contains(.linked) { return }
+        let target = unsafe blocks + Int(block)
+        let address = unsafe link.pointee.kind.contains(.viaSlot) ? target.pointee.entry : target.pointee.direct
+        unsafe Emitter.patch(place(link.pointee.place), to: writable(address))
+        unsafe link.pointee.kind.insert(.linked)
+        unsafe link.pointee.block = block
+        unsafe link.pointee.nextLink = unsafe target.pointee.firstLink
+        unsafe target.pointee.firstLink = number
+        if unsafe link.pointee.kind.contains(.cross) {
+            unsafe crossLinks[counts.pointee.crossLinks] = number
+            unsafe counts.pointee.crossLinks &+= 1
         }
     }
 
     private func disconnect(_ number: Int32) {
-        let link = links + Int(number)
-        guard link.pointee.kind.contains(.linked) else { return }
-        Emitter.patch(place(link.pointee.place), to: place(link.pointee.unlinked))
-        link.pointee.kind.remove(.linked)
-        link.pointee.block = -1
+        let link = unsafe links + Int(number)
+        guard unsafe link.pointee.kind.contains(.linked) else { return }
+        unsafe Emitter.patch(place(link.pointee.place), to: place(link.pointee.unlinked))
+        unsafe link.pointee.kind.remove(.linked)
+        unsafe link.pointee.block = -1
     }
 
     /// Addresses of kernel code may lead elsewhere now.
     func disconnectCrossLinks() {
-        if counts.pointee.crossLinks == 0 { return }
-        for index in 0..<counts.pointee.crossLinks { disconnect(crossLinks[index]) }
-        counts.pointee.crossLinks = 0
+        if unsafe counts.pointee.crossLinks == 0 { return }
+        for index in unsafe 0..<counts.pointee.crossLinks { unsafe disconnect(crossLinks[index]) }
+        unsafe counts.pointee.crossLinks = 0
         // The blocks' lists anew, without them.
-        for number in 0..<counts.pointee.blocks { blocks[number].firstLink = -1 }
-        for number in 0..<counts.pointee.links where links[number].kind.contains(.linked) {
-            let block = blocks + Int(links[number].block)
-            links[number].nextLink = block.pointee.firstLink
-            block.pointee.firstLink = Int32(truncatingIfNeeded: number)
+        for number in unsafe 0..<counts.pointee.blocks { unsafe blocks[number].firstLink = -1 }
+        for number in unsafe 0..<counts.pointee.links where unsafe links[number].kind.contains(.linked) {
+            let block = unsafe blocks + Int(links[number].block)
+            unsafe links[number].nextLink = unsafe block.pointee.firstLink
+            unsafe block.pointee.firstLink = Int32(truncatingIfNeeded: number)
         }
     }
 
@@ -308,27 +308,27 @@ struct Link: BitwiseCopyable {
     /// Kills what depends on `count` bytes from a physical address, within one page; true if anything did.
     func written(_ physical: UInt64, _ count: Int) -> Bool {
         guard physical >> 12 < UInt64(pageCount) else { return false }
-        let page = pages + Int(physical >> 12)
+        let page = unsafe pages + Int(physical >> 12)
         let start = Int(physical & 0xfff), end = start + count
-        if page.pointee.granules & Self.granules(start, end) == 0 { return false }
+        if unsafe page.pointee.granules & Self.granules(start, end) == 0 { return false }
         var kept: Int32 = -1
         var granules: UInt64 = 0
-        var next = page.pointee.first
+        var next = unsafe page.pointee.first
         var killed = false
         while next >= 0 {
             let number = next
-            let block = blocks + Int(number)
-            next = block.pointee.nextInPage
-            if Int(block.pointee.start) < end && start < Int(block.pointee.end) {
+            let block = unsafe blocks + Int(number)
+            next = unsafe block.pointee.nextInPage
+            if unsafe Int(block.pointee.start) < end && start < Int(block.pointee.end) {
                 kill(number)
                 killed = true
             } else {
-                block.pointee.nextInPage = kept
+                unsafe block.pointee.nextInPage = kept
                 kept = number
-                granules |= Self.granules(Int(block.pointee.start), Int(block.pointee.end))
+                unsafe granules |= Self.granules(Int(block.pointee.start), Int(block.pointee.end))
             }
         }
-        page.pointee = Page(first: kept, granules: granules)
+        unsafe page.pointee = Page(first: kept, granules: granules)
         if kept < 0 { memory.clearCode(page: physical >> 12, by: .translator) }
         return killed
     }
@@ -337,29 +337,29 @@ struct Link: BitwiseCopyable {
     func holds(_ physical: UInt64, _ count: Int) -> Bool {
         guard physical >> 12 < UInt64(pageCount) else { return false }
         let start = Int(physical & 0xfff), end = start + count
-        var next = pages[Int(physical >> 12)].first
+        var next = unsafe pages[Int(physical >> 12)].first
         while next >= 0 {
-            let block = blocks + Int(next)
-            if Int(block.pointee.start) < end && start < Int(block.pointee.end) { return true }
-            next = block.pointee.nextInPage
+            let block = unsafe blocks + Int(next)
+            if unsafe Int(block.pointee.start) < end && start < Int(block.pointee.end) { return true }
+            next = unsafe block.pointee.nextInPage
         }
         return false
     }
 
     func kill(_ number: Int32) {
-        let block = blocks[Int(number)]
+        let block = unsafe blocks[Int(number)]
         guard block.alive else { return }
         if block.partner >= 0 && block.entry == 0 {
             // It stands for one that begins in the page before.
-            blocks[Int(number)].alive = false
+            unsafe blocks[Int(number)].alive = false
             kill(block.partner)
             return
         }
-        blocks[Int(number)].alive = false
-        blocks[Int(number)].firstLink = -1
+        unsafe blocks[Int(number)].alive = false
+        unsafe blocks[Int(number)].firstLink = -1
         var link = block.firstLink
         while link >= 0 {
-            let next = links[Int(link)].nextLink
+            let next = unsafe links[Int(link)].nextLink
             disconnect(link)
             link = next
         }
@@ -368,23 +368,22 @@ struct Link: BitwiseCopyable {
     }
 
     private func overwrite(_ address: UInt, with target: UInt) {
-        let place = writable(address)
-        place.pointee = 0xe9
-        Emitter.patch(place + 1, to: writable(target))
+        var e = unsafe Emitter(writable(address).pointer, delta: delta)
+        e.jump(to: writable(target))
     }
 
     /// Forgets all code. None may be running.
     func removeAll() {
-        for number in 0..<counts.pointee.blocks {
-            let page = blocks[number].key.physical >> 12
-            pages[Int(page)] = Page()
+        for number in unsafe 0..<counts.pointee.blocks {
+            let page = unsafe blocks[number].key.physical >> 12
+            unsafe pages[Int(page)] = Page()
             memory.clearCode(page: page, by: .translator)
         }
-        slots.update(repeating: 0, count: Self.slotCount)
-        let start = counts.pointee.start
-        counts.pointee = Counts()
-        counts.pointee.start = start
-        counts.pointee.used = start
+        unsafe slots.update(repeating: 0, count: Self.slotCount)
+        let start = unsafe counts.pointee.start
+        unsafe counts.pointee = Counts()
+        unsafe counts.pointee.start = start
+        unsafe counts.pointee.used = start
     }
 }
 //:

@@ -1,50 +1,62 @@
+/// A place in the code buffer, in the writable view.
+@safe struct CodePlace {
+    fileprivate(set) var pointer: UnsafeMutablePointer<UInt8>
+
+    init(pointer: UnsafeMutablePointer<UInt8>) { unsafe self.pointer = pointer }
+
+    func before(_ count: Int) -> CodePlace { unsafe CodePlace(pointer: pointer - count) }
+}
+
 /// Writes x86-64 instructions to memory, front to end.
 ///
 /// Registers are the hardware's numbers 0…15. The caller sees to room; a
 /// block's worst case is reserved before its first byte is written.
-@unsafe struct Emitter {
-    /// Where the next byte goes, in the writable view.
-    var at: UnsafeMutablePointer<UInt8>
+///
+/// Safe to the extent that this is so: a place is only made by writing there.
+@safe struct Emitter {
+    private var next: UnsafeMutablePointer<UInt8>
     /// Executable address − writable address.
     let delta: Int
 
     init(_ start: UnsafeMutableRawPointer, delta: Int) {
-        unsafe at = start.assumingMemoryBound(to: UInt8.self)
-        unsafe self.delta = delta
+        unsafe next = start.assumingMemoryBound(to: UInt8.self)
+        self.delta = delta
     }
 
+    /// Where the next byte goes.
+    var at: CodePlace { unsafe CodePlace(pointer: next) }
     /// Where the next byte will be run.
-    var address: UInt { unsafe UInt(bitPattern: at) &+ UInt(bitPattern: delta) }
+    var address: UInt { unsafe UInt(bitPattern: next) &+ UInt(bitPattern: delta) }
 
     // MARK: Bytes
 
     @inline(__always) mutating func byte(_ value: UInt8) {
-        unsafe at.pointee = value
-        unsafe at += 1
+        unsafe next.pointee = value
+        unsafe next += 1
     }
-    @inline(__always) mutating func bytes(_ a: UInt8, _ b: UInt8) { unsafe byte(a); unsafe byte(b) }
+    @inline(__always) mutating func bytes(_ a: UInt8, _ b: UInt8) { byte(a); byte(b) }
     @inline(__always) mutating func bytes(_ a: UInt8, _ b: UInt8, _ c: UInt8) {
-        unsafe bytes(a, b)
-        unsafe byte(c)
+        bytes(a, b)
+        byte(c)
     }
     @inline(__always) mutating func bytes(_ a: UInt8, _ b: UInt8, _ c: UInt8, _ d: UInt8) {
-        unsafe bytes(a, b)
-        unsafe bytes(c, d)
+        bytes(a, b)
+        bytes(c, d)
     }
     @inline(__always) mutating func word(_ value: Int32) {
-        unsafe UnsafeMutableRawPointer(at).storeBytes(of: value, as: Int32.self)
-        unsafe at += 4
+        unsafe UnsafeMutableRawPointer(next).storeBytes(of: value, as: Int32.self)
+        unsafe next += 4
     }
     @inline(__always) mutating func quad(_ value: UInt64) {
-        unsafe UnsafeMutableRawPointer(at).storeBytes(of: value, as: UInt64.self)
-        unsafe at += 8
+        unsafe UnsafeMutableRawPointer(next).storeBytes(of: value, as: UInt64.self)
+        unsafe next += 8
     }
     @inline(__always) mutating func copy(_ source: UnsafePointer<UInt8>, _ count: Int) {
-        unsafe at.update(from: source, count: count)
-        unsafe at += count
+        unsafe next.update(from: source, count: count)
+        unsafe next += count
     }
     mutating func align(_ boundary: Int) {
-        while unsafe Int(bitPattern: at) & (boundary - 1) != 0 { unsafe byte(0x90) }
+        while unsafe Int(bitPattern: next) & (boundary - 1) != 0 { byte(0x90) }
     }
 
     // MARK: Operands
@@ -54,141 +66,141 @@
         let field = UInt8(truncatingIfNeeded: reg & 7) &<< 3
         if base < 0 {
             // SIB without base: [index·scale + disp32].
-            unsafe byte(field | 4)
-            unsafe byte(scale &<< 6 | UInt8(truncatingIfNeeded: index < 0 ? 4 : index & 7) &<< 3 | 5)
-            unsafe word(disp)
+            byte(field | 4)
+            byte(scale &<< 6 | UInt8(truncatingIfNeeded: index < 0 ? 4 : index & 7) &<< 3 | 5)
+            word(disp)
             return
         }
         let needsSIB = index >= 0 || base & 7 == 4
         let mode: UInt8 = disp == 0 && base & 7 != 5 ? 0 : disp >= -128 && disp < 128 ? 0x40 : 0x80
         if needsSIB {
-            unsafe byte(mode | field | 4)
+            byte(mode | field | 4)
             let indexField = UInt8(truncatingIfNeeded: index < 0 ? 4 : index & 7)
-            unsafe byte(scale &<< 6 | indexField &<< 3 | UInt8(truncatingIfNeeded: base & 7))
+            byte(scale &<< 6 | indexField &<< 3 | UInt8(truncatingIfNeeded: base & 7))
         } else {
-            unsafe byte(mode | field | UInt8(truncatingIfNeeded: base & 7))
+            byte(mode | field | UInt8(truncatingIfNeeded: base & 7))
         }
-        if mode == 0x40 { unsafe byte(UInt8(truncatingIfNeeded: disp)) } else if mode == 0x80 { unsafe word(disp) }
+        if mode == 0x40 { byte(UInt8(truncatingIfNeeded: disp)) } else if mode == 0x80 { word(disp) }
     }
 
     @inline(__always) mutating func rex(_ wide: Bool, _ reg: Int, _ index: Int, _ base: Int) {
         let value = 0x40 | (wide ? 8 : 0) | (reg & 8) >> 1 | (index > 7 ? 2 : 0) | (base > 7 ? 1 : 0)
-        if value != 0x40 { unsafe byte(UInt8(truncatingIfNeeded: value)) }
+        if value != 0x40 { byte(UInt8(truncatingIfNeeded: value)) }
     }
 
     /// `opcode reg, [base + index·2^scale + disp]`, 64 or 32 bits wide.
     @inline(__always) mutating func op(
         _ opcode: UInt8, _ reg: Int, base: Int, index: Int = -1, scale: UInt8 = 0, _ disp: Int32, wide: Bool = true
     ) {
-        unsafe rex(wide, reg, index, base)
-        unsafe byte(opcode)
-        unsafe memory(reg, base: base, index: index, scale: scale, disp)
+        rex(wide, reg, index, base)
+        byte(opcode)
+        memory(reg, base: base, index: index, scale: scale, disp)
     }
 
     /// `opcode rm, reg` between registers.
     @inline(__always) mutating func op(_ opcode: UInt8, _ reg: Int, rm: Int, wide: Bool = true) {
-        unsafe rex(wide, reg, -1, rm)
-        unsafe bytes(opcode, 0xc0 | UInt8(truncatingIfNeeded: reg & 7) &<< 3 | UInt8(truncatingIfNeeded: rm & 7))
+        rex(wide, reg, -1, rm)
+        bytes(opcode, 0xc0 | UInt8(truncatingIfNeeded: reg & 7) &<< 3 | UInt8(truncatingIfNeeded: rm & 7))
     }
 
     // MARK: Instructions
 
     @inline(__always) mutating func load(_ reg: Int, _ base: Int, _ disp: Int32, wide: Bool = true) {
-        unsafe op(0x8b, reg, base: base, disp, wide: wide)
+        op(0x8b, reg, base: base, disp, wide: wide)
     }
     @inline(__always) mutating func store(_ reg: Int, _ base: Int, _ disp: Int32, wide: Bool = true) {
-        unsafe op(0x89, reg, base: base, disp, wide: wide)
+        op(0x89, reg, base: base, disp, wide: wide)
     }
     @inline(__always) mutating func move(_ target: Int, _ source: Int, wide: Bool = true) {
-        unsafe op(0x89, source, rm: target, wide: wide)
+        op(0x89, source, rm: target, wide: wide)
     }
     @inline(__always) mutating func lea(
         _ reg: Int, base: Int, index: Int = -1, scale: UInt8 = 0, _ disp: Int32, wide: Bool = true
     ) {
-        unsafe op(0x8d, reg, base: base, index: index, scale: scale, disp, wide: wide)
+        op(0x8d, reg, base: base, index: index, scale: scale, disp, wide: wide)
     }
     /// reg = sign-extended imm32, or any 64-bit constant in ten bytes; leaves the flags.
     mutating func constant(_ reg: Int, _ value: UInt64) {
         if value >> 32 == 0 {
-            unsafe rex(false, 0, -1, reg)
-            unsafe byte(0xb8 | UInt8(truncatingIfNeeded: reg & 7))
-            unsafe word(Int32(bitPattern: UInt32(truncatingIfNeeded: value)))
+            rex(false, 0, -1, reg)
+            byte(0xb8 | UInt8(truncatingIfNeeded: reg & 7))
+            word(Int32(bitPattern: UInt32(truncatingIfNeeded: value)))
         } else if let short = Int32(exactly: Int64(bitPattern: value)) {
-            unsafe rex(true, 0, -1, reg)
-            unsafe bytes(0xc7, 0xc0 | UInt8(truncatingIfNeeded: reg & 7))
-            unsafe word(short)
+            rex(true, 0, -1, reg)
+            bytes(0xc7, 0xc0 | UInt8(truncatingIfNeeded: reg & 7))
+            word(short)
         } else {
-            unsafe rex(true, 0, -1, reg)
-            unsafe byte(0xb8 | UInt8(truncatingIfNeeded: reg & 7))
-            unsafe quad(value)
+            rex(true, 0, -1, reg)
+            byte(0xb8 | UInt8(truncatingIfNeeded: reg & 7))
+            quad(value)
         }
     }
     /// `group /extension r, imm32`: 0 add, 1 or, 4 and, 5 sub, 6 xor, 7 cmp.
     mutating func immediate(_ extension_: UInt8, _ reg: Int, _ value: Int32, wide: Bool = true) {
-        unsafe rex(wide, 0, -1, reg)
+        rex(wide, 0, -1, reg)
         let field = 0xc0 | extension_ &<< 3 | UInt8(truncatingIfNeeded: reg & 7)
         if value >= -128 && value < 128 {
-            unsafe bytes(0x83, field, UInt8(truncatingIfNeeded: value))
+            bytes(0x83, field, UInt8(truncatingIfNeeded: value))
         } else {
-            unsafe bytes(0x81, field)
-            unsafe word(value)
+            bytes(0x81, field)
+            word(value)
         }
     }
     /// The same on a doubleword or quadword in memory.
     mutating func immediate(_ extension_: UInt8, _ base: Int, _ disp: Int32, value: Int32, wide: Bool = false) {
-        unsafe rex(wide, 0, -1, base)
+        rex(wide, 0, -1, base)
         let short = value >= -128 && value < 128
-        unsafe byte(short ? 0x83 : 0x81)
-        unsafe memory(Int(extension_), base: base, disp)
-        if short { unsafe byte(UInt8(truncatingIfNeeded: value)) } else { unsafe word(value) }
+        byte(short ? 0x83 : 0x81)
+        memory(Int(extension_), base: base, disp)
+        if short { byte(UInt8(truncatingIfNeeded: value)) } else { word(value) }
     }
     /// mov qword [base + disp], sign-extended imm32
     mutating func storeConstant(_ base: Int, _ disp: Int32, _ value: Int32) {
-        unsafe rex(true, 0, -1, base)
-        unsafe byte(0xc7)
-        unsafe memory(0, base: base, disp)
-        unsafe word(value)
+        rex(true, 0, -1, base)
+        byte(0xc7)
+        memory(0, base: base, disp)
+        word(value)
     }
     /// `shift /extension r, count`: 4 shl, 5 shr, 7 sar.
     mutating func shift(_ extension_: UInt8, _ reg: Int, _ count: UInt8, wide: Bool = true) {
-        unsafe rex(wide, 0, -1, reg)
-        unsafe bytes(0xc1, 0xc0 | extension_ &<< 3 | UInt8(truncatingIfNeeded: reg & 7), count)
+        rex(wide, 0, -1, reg)
+        bytes(0xc1, 0xc0 | extension_ &<< 3 | UInt8(truncatingIfNeeded: reg & 7), count)
     }
 
     // MARK: Jumps
 
     /// A jump with an empty displacement; returns its place for `patch`.
-    @inline(__always) mutating func jump() -> UnsafeMutablePointer<UInt8> {
-        unsafe byte(0xe9)
-        unsafe word(0)
-        return unsafe at - 4
+    @inline(__always) mutating func jump() -> CodePlace {
+        byte(0xe9)
+        word(0)
+        return at.before(4)
     }
-    @inline(__always) mutating func jump(if condition: UInt8) -> UnsafeMutablePointer<UInt8> {
-        unsafe bytes(0x0f, 0x80 | condition)
-        unsafe word(0)
-        return unsafe at - 4
+    @inline(__always) mutating func jump(if condition: UInt8) -> CodePlace {
+        bytes(0x0f, 0x80 | condition)
+        word(0)
+        return at.before(4)
     }
-    mutating func call() -> UnsafeMutablePointer<UInt8> {
-        unsafe byte(0xe8)
-        unsafe word(0)
-        return unsafe at - 4
+    mutating func call() -> CodePlace {
+        byte(0xe8)
+        word(0)
+        return at.before(4)
     }
     /// Lets the jump at `place` lead to `target`, in the writable view.
-    @inline(__always) static func patch(_ place: UnsafeMutablePointer<UInt8>, to target: UnsafeMutablePointer<UInt8>) {
-        let distance = unsafe target - (place + 4)
-        unsafe UnsafeMutableRawPointer(place).storeBytes(of: Int32(truncatingIfNeeded: distance), as: Int32.self)
+    @inline(__always) static func patch(_ place: CodePlace, to target: CodePlace) {
+        let distance = unsafe target.pointer - (place.pointer + 4)
+        unsafe UnsafeMutableRawPointer(place.pointer).storeBytes(of: Int32(truncatingIfNeeded: distance), as: Int32.self)
     }
-    @inline(__always) func patchHere(_ place: UnsafeMutablePointer<UInt8>) { unsafe Emitter.patch(place, to: at) }
-    mutating func jump(to target: UnsafeMutablePointer<UInt8>) {
-        let place = unsafe jump(); unsafe Emitter.patch(place, to: target)
+    @inline(__always) func patchHere(_ place: CodePlace) { Emitter.patch(place, to: at) }
+    mutating func jump(to target: CodePlace) {
+        let place = jump(); Emitter.patch(place, to: target)
     }
-    mutating func call(to target: UnsafeMutablePointer<UInt8>) {
-        let place = unsafe call(); unsafe Emitter.patch(place, to: target)
+    mutating func call(to target: CodePlace) {
+        let place = call(); Emitter.patch(place, to: target)
     }
     /// jmp r64
     mutating func jump(register: Int) {
-        unsafe rex(false, 0, -1, register)
-        unsafe bytes(0xff, 0xe0 | UInt8(truncatingIfNeeded: register & 7))
+        rex(false, 0, -1, register)
+        bytes(0xff, 0xe0 | UInt8(truncatingIfNeeded: register & 7))
     }
 }
 

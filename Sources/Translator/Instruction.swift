@@ -137,15 +137,15 @@ enum Flags {
         decoded.mnemonic = unsafe UInt16(truncatingIfNeeded: d.pointee.mnemonic.rawValue)
         unsafe flags(d, &decoded)
         decoded.kind = unsafe kind(d, operands, mode, &decoded)
-        for index in 0..<Int(d.pointee.operand_count)
-        where operands[index].type == ZYDIS_OPERAND_TYPE_REGISTER
+        for index in unsafe 0..<Int(d.pointee.operand_count)
+        where unsafe operands[index].type == ZYDIS_OPERAND_TYPE_REGISTER
             && operands[index].actions & UInt8(ZYDIS_OPERAND_ACTION_MASK_WRITE.rawValue) != 0
         {
-            if let register = general(operands[index].reg.value.rawValue) {
+            if let register = unsafe general(operands[index].reg.value.rawValue) {
                 decoded.clobbers |= 1 << UInt16(register.number)
             }
         }
-        decoded.stackChange = stackChange(d, operands, decoded)
+        decoded.stackChange = unsafe stackChange(d, operands, decoded)
     }
 
     /// What the instruction adds to RSP, if that is all it does to it; nil for what cannot be said.
@@ -161,9 +161,9 @@ enum Flags {
                 ? Int32(truncatingIfNeeded: decoded.memory.displacement) : nil
         case .plain:
             guard decoded.clobbers & 1 << 4 != 0 else { return 0 }
-            guard d.pointee.operand_width == 64, operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE else { return nil }
-            let value = Int32(truncatingIfNeeded: operands[1].imm.value.s)
-            switch d.pointee.mnemonic {
+            guard unsafe d.pointee.operand_width == 64, unsafe operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE else { return nil }
+            let value = unsafe Int32(truncatingIfNeeded: operands[1].imm.value.s)
+            switch unsafe d.pointee.mnemonic {
             case ZYDIS_MNEMONIC_ADD: return value
             case ZYDIS_MNEMONIC_SUB: return 0 &- value
             default: return nil
@@ -217,7 +217,7 @@ enum Flags {
         switch category {
         case ZYDIS_CATEGORY_SYSCALL, ZYDIS_CATEGORY_SYSRET, ZYDIS_CATEGORY_INTERRUPT:
             if mnemonic == ZYDIS_MNEMONIC_SYSCALL && mode.contains(.user) { return .systemCall }
-            if mnemonic == ZYDIS_MNEMONIC_SYSRET && d.pointee.operand_width == 64 && !mode.contains(.user) {
+            if unsafe mnemonic == ZYDIS_MNEMONIC_SYSRET && d.pointee.operand_width == 64 && !mode.contains(.user) {
                 return .systemReturn
             }
             return .interpretLast
@@ -242,7 +242,7 @@ enum Flags {
         default: break
         }
         // What the vendors differ in: 0F 0D of a register, F3 90 with REX.B.
-        if d.pointee.opcode_map == ZYDIS_OPCODE_MAP_0F && d.pointee.opcode == 0x0d && d.pointee.raw.modrm.mod == 3
+        if unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_0F && d.pointee.opcode == 0x0d && d.pointee.raw.modrm.mod == 3
             || d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x90 && d.pointee.raw.rex.B != 0
         {
             return .interpret
@@ -263,20 +263,20 @@ enum Flags {
             return mode.contains(.user) && mode.contains(.noTimeStamp) ? .interpret : .timeStampAndAux
         case ZYDIS_MNEMONIC_STOSB, ZYDIS_MNEMONIC_STOSW, ZYDIS_MNEMONIC_STOSD, ZYDIS_MNEMONIC_STOSQ,
             ZYDIS_MNEMONIC_MOVSB, ZYDIS_MNEMONIC_MOVSW, ZYDIS_MNEMONIC_MOVSD, ZYDIS_MNEMONIC_MOVSQ:
-            return repeated(d, operands, mode, &decoded)
+            return unsafe repeated(d, operands, mode, &decoded)
         case ZYDIS_MNEMONIC_RDFSBASE, ZYDIS_MNEMONIC_RDGSBASE, ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE:
-            guard mode.contains(.bases), d.pointee.operand_width == 64, named(d, operands, &decoded),
+            guard mode.contains(.bases), unsafe d.pointee.operand_width == 64, unsafe named(d, operands, &decoded),
                 decoded.namedCount == 1, decoded.named[0].bytes == 8
             else { return .interpret }
             let isFS = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_WRFSBASE
             decoded.immediate = Int64(isFS ? SegmentName.fs : SegmentName.gs)
             let reads = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_RDGSBASE
             return reads ? .readBase : .writeBase
-        case ZYDIS_MNEMONIC_MOV where d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x8c:
-            guard operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, named(d, operands, &decoded),
+        case ZYDIS_MNEMONIC_MOV where unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x8c:
+            guard unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, unsafe named(d, operands, &decoded),
                 decoded.namedCount == 1, decoded.named[0].bytes >= 4
             else { return .interpret }
-            decoded.immediate = Int64(operands[1].reg.value.rawValue &- ZYDIS_REGISTER_ES.rawValue)
+            decoded.immediate = unsafe Int64(operands[1].reg.value.rawValue &- ZYDIS_REGISTER_ES.rawValue)
             return .readSegment
         case ZYDIS_MNEMONIC_CLI: return mode.contains(.user) ? .interpret : .clearInterrupts
         case ZYDIS_MNEMONIC_STI: return mode.contains(.user) ? .interpret : .setInterrupts
@@ -296,12 +296,12 @@ enum Flags {
         _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>,
         _ mode: TranslationMode, _ decoded: inout Decoded
     ) -> Kind {
-        guard d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP else { return copying(d, operands, mode, &decoded) }
-        guard d.pointee.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) != 0,
-            d.pointee.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS) == 0
+        guard unsafe d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP else { return unsafe copying(d, operands, mode, &decoded) }
+        guard unsafe d.pointee.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) != 0,
+            unsafe d.pointee.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS) == 0
         else { return .interpret }
-        decoded.immediate = Int64(operands[0].size / 8)
-        return d.pointee.opcode & 0xfe == 0xaa ? .fill : .copy
+        decoded.immediate = unsafe Int64(operands[0].size / 8)
+        return unsafe d.pointee.opcode & 0xfe == 0xaa ? .fill : .copy
     }
 
     private func stopping(_ category: ZydisInstructionCategory) -> Kind {
@@ -398,7 +398,7 @@ enum Flags {
         guard unsafe isVEX || d.pointee.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY else { return .interpret }
         // CVTSD2SI of memory names no vector register, and raises what the others raise.
         var usesVectors =
-            d.pointee.meta.category == ZYDIS_CATEGORY_CONVERT && d.pointee.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT
+            unsafe d.pointee.meta.category == ZYDIS_CATEGORY_CONVERT && d.pointee.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT
         var memoryIndex = -1
         let visible = unsafe Int(d.pointee.operand_count_visible)
         for index in unsafe 0..<Int(d.pointee.operand_count) {
@@ -524,7 +524,7 @@ enum Flags {
             // Narrow or conditional writes leave part of the old value.
             // BSF and BSR of zero leave all of it.
             let conditional =
-                actions & UInt8(ZYDIS_OPERAND_ACTION_CONDWRITE.rawValue) != 0
+                unsafe actions & UInt8(ZYDIS_OPERAND_ACTION_CONDWRITE.rawValue) != 0
                 || d.pointee.mnemonic == ZYDIS_MNEMONIC_BSF || d.pointee.mnemonic == ZYDIS_MNEMONIC_BSR
             decoded.named[Int(decoded.namedCount)] = NamedRegister(
                 number: register.number, place: place, bytes: register.bytes,

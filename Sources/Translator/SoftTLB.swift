@@ -121,12 +121,15 @@ internal import X86
         let entry = SoftTLBEntry(tag: tag, addend: UInt64(UInt(bitPattern: page)) &- tag)
         let index = Int(truncatingIfNeeded: address >> 12) & (Layout.tlbEntries - 1)
         let tables = Self.tables(mode)
-        unsafe table(tables.read, of: current)[index] = entry
-        let writes = unsafe table(tables.write, of: current)
+        let reads = unsafe table(tables.read, of: current) + index, writes = unsafe table(tables.write, of: current) + index
+        unsafe reads.pointee = entry
+        // A read must not cost another page its write entry: an instruction that
+        // copies between two pages of one slot would chase its own tail.
+        let mayReplace = unsafe write || writes.pointee.tag == tag || writes.pointee.tag == SoftTLBEntry.empty(index).tag
         if mayWrite {
-            unsafe writes[index] = entry
-        } else if unsafe writes[index].tag == tag {
-            unsafe writes[index] = .empty(index)
+            if mayReplace { unsafe writes.pointee = entry }
+        } else if unsafe writes.pointee.tag == tag {
+            unsafe writes.pointee = .empty(index)
         }
         let isKernel = tables.read == Layout.kernelRead
         if isKernel && !translation.global { kernelHasLocal = true }
@@ -169,8 +172,8 @@ internal import X86
     func findJump(_ rip: UInt64, mode: TranslationMode) -> UInt? {
         let table = Self.jumpTable(mode)
         let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
-        guard jumps(table.tags, of: current)[index] == rip else { return nil }
-        return UInt(jumps(table.codes, of: current)[index])
+        guard unsafe jumps(table.tags, of: current)[index] == rip else { return nil }
+        return unsafe UInt(jumps(table.codes, of: current)[index])
     }
 
     /// Lets jumps to `rip` find `code` without us.
@@ -292,10 +295,10 @@ internal import X86
     private(set) var isEmpty = true
 
     init() {
-        bits = .allocate(capacity: Self.words)
-        bits.initialize(repeating: 0, count: Self.words)
+        unsafe bits = .allocate(capacity: Self.words)
+        unsafe bits.initialize(repeating: 0, count: Self.words)
     }
-    deinit { bits.deallocate() }
+    deinit { unsafe bits.deallocate() }
 
     private func place(_ page: UInt64) -> (Int, UInt64) {
         let hash = (page &* 0x9e37_79b9_7f4a_7c15) >> 48
@@ -304,18 +307,18 @@ internal import X86
 
     func insert(_ page: UInt64) {
         let (word, bit) = place(page)
-        bits[word] |= bit
+        unsafe bits[word] |= bit
         isEmpty = false
     }
 
     func contains(_ page: UInt64) -> Bool {
         let (word, bit) = place(page)
-        return bits[word] & bit != 0
+        return unsafe bits[word] & bit != 0
     }
 
     func removeAll() {
         if isEmpty { return }
-        bits.update(repeating: 0, count: Self.words)
+        unsafe bits.update(repeating: 0, count: Self.words)
         isEmpty = true
     }
 

@@ -52,22 +52,22 @@ internal import X86
         tlb = SoftTLB(images: images, ram: memory.view)
         store = try CodeStore(memory: memory)
         let offsets = core.stateOffsets
-        var e = unsafe store.emitter()
-        unsafe runtime = unsafe Runtime(
+        var e = store.emitter()
+        runtime = unsafe Runtime(
             &e, offsets: offsets, hasAVX: features.sets.contains(.avx),
             slowFunction: Self.address(of: Self.slow), lookupFunction: Self.address(of: Self.lookUp),
             renewFunction: Self.address(of: Self.renew),
             linkFunction: Self.address(of: Self.link))
-        unsafe store.advance(to: e)
+        store.advance(to: e)
         store.keepPrologue()
-        blocks = unsafe BlockTranslator(
+        blocks = BlockTranslator(
             core: core, store: store, runtime: runtime, offsets: offsets, features: features, strictFlags: strictFlags)
         unsafe slot(Slot.owner, as: UInt.self).pointee = unsafe UInt(
             bitPattern: Unmanaged.passUnretained(self).toOpaque())
         let sets = core.dataSets
-        slot(Slot.closedSet, as: UInt.self).pointee = sets.closed
-        slot(Slot.openSet, as: UInt.self).pointee = sets.open
-        slot(Slot.userSet, as: UInt.self).pointee = sets.user
+        unsafe slot(Slot.closedSet, as: UInt.self).pointee = sets.closed
+        unsafe slot(Slot.openSet, as: UInt.self).pointee = sets.open
+        unsafe slot(Slot.userSet, as: UInt.self).pointee = sets.user
         core.accelerator = self
     }
 
@@ -131,11 +131,11 @@ internal import X86
 
     func systemCallsChanged() {
         let templates = core.systemCallTemplates
-        slot(Slot.systemCalls, as: UInt64.self).pointee = templates == nil ? 0 : 1
+        unsafe slot(Slot.systemCalls, as: UInt64.self).pointee = templates == nil ? 0 : 1
         guard let templates else { return }
-        let kernel = slot(Slot.kernelSegments, as: Segment.self), user = slot(Slot.userSegments, as: Segment.self)
-        (kernel[0], kernel[1]) = (templates.kernelCode, templates.kernelStack)
-        (user[0], user[1]) = (templates.userCode, templates.userStack)
+        let kernel = unsafe slot(Slot.kernelSegments, as: Segment.self), user = unsafe slot(Slot.userSegments, as: Segment.self)
+        unsafe (kernel[0], kernel[1]) = (templates.kernelCode, templates.kernelStack)
+        unsafe (user[0], user[1]) = (templates.userCode, templates.userStack)
     }
 
     func codeWritten(_ physical: UInt64, _ count: Int) {
@@ -193,7 +193,7 @@ internal import X86
         }
         // Its accesses are made one by one.
         if info.isGroup { return Answer.next }
-        return interpret(info, record: info.isAccess ? nil : UnsafeRawPointer(bitPattern: UInt(address)), mode)
+        return unsafe interpret(info, record: info.isAccess ? nil : UnsafeRawPointer(bitPattern: UInt(address)), mode)
     }
 
     /// The instruction at this place of the code page, by the Interpreter.
@@ -203,7 +203,7 @@ internal import X86
         core.rip = rip
         if rip == fence { return Answer.out }
         core.arithmeticFlags = flags
-        let executed = if let record { core.execute(record) } else { core.execute() }
+        let executed = if let record = unsafe record { unsafe core.execute(record) } else { core.execute() }
         flags = core.arithmeticFlags
         guard executed == .done else { return Answer.out }
         if core.needsRunLoop { return Answer.out }
@@ -237,7 +237,7 @@ internal import X86
     }
 
     private func link(_ number: Int32) -> UInt {
-        let link = store.links[Int(number)]
+        let link = unsafe store.links[Int(number)]
         let isRelative = link.kind.contains(.relative)
         let target = isRelative ? core.codePage &+ UInt64(bitPattern: link.target) : UInt64(bitPattern: link.target)
         core.rip = target
@@ -245,13 +245,13 @@ internal import X86
         if !link.kind.contains(.alone) && core.needsRunLoop { return Answer.out }
         let generation = statistics.flushes
         let page = isRelative ? core.codePage : target & ~0xfff
-        let source = store.blocks[Int(link.source)].key.physical >> 12
+        let source = unsafe store.blocks[Int(link.source)].key.physical >> 12
         let code = find(target, isAlone: link.kind.contains(.alone))
         useCurrentImage()
         // Somebody else's number by now, or another page under the same address?
         if code > Answer.out, statistics.flushes == generation, let block = lastFound, core.codePage == page {
-            let found = store.blocks + Int(block)
-            let isSamePage = !found.pointee.straddles && source == found.pointee.key.physical >> 12
+            let found = unsafe store.blocks + Int(block)
+            let isSamePage = unsafe !found.pointee.straddles && source == found.pointee.key.physical >> 12
             if link.kind.contains(.cross) || isSamePage { store.connect(number, to: block) }
         }
         return code
@@ -293,7 +293,7 @@ internal import X86
             return Answer.out
         }
         core.codePage = virtualPage
-        let entry = store.blocks[Int(block)].entry
+        let entry = unsafe store.blocks[Int(block)].entry
         if leash == .oneBlock {
             leash = .noBlock
             return entry
@@ -305,33 +305,33 @@ internal import X86
         lastFound = block
         // Kernel code that does not know its page is told it here, each time.
         if (isUser || isFixed) && !isAlone {
-            tlb.enterJump(rip, entry, mode: mode, straddles: store.blocks[Int(block)].straddles)
+            unsafe tlb.enterJump(rip, entry, mode: mode, straddles: store.blocks[Int(block)].straddles)
         }
         return entry
     }
 
     /// Whether the second page of a block that has one is still the same.
     private func isWhole(_ number: Int32, _ rip: UInt64) -> Bool {
-        guard store.blocks[Int(number)].straddles else { return true }
-        if core.translateCode((rip | 0xfff) &+ 1) == store.blocks[Int(number)].secondPage { return true }
+        guard unsafe store.blocks[Int(number)].straddles else { return true }
+        if unsafe core.translateCode((rip | 0xfff) &+ 1) == store.blocks[Int(number)].secondPage { return true }
         store.kill(number)
         changes &+= 1
         return false
     }
 
     private func translate(_ rip: UInt64, _ physical: UInt64, _ key: BlockKey, isFixed: Bool) -> Int32? {
-        guard let bytes = memory.hostPointer(GuestPhysicalAddress(physical & ~0xfff), 4096) else { return nil }
+        guard let bytes = unsafe memory.hostPointer(GuestPhysicalAddress(physical & ~0xfff), 4096) else { return nil }
         if store.isFull { forgetCode() }
         announce(physical)
-        var block = blocks.translate(
+        var block = unsafe blocks.translate(
             physical: physical, bytes: UnsafeRawPointer(bytes), virtualPage: rip & ~0xfff, key: key, mode: key.mode,
             isFixed: isFixed)
         if block == nil {
             // The first instruction goes on in the next page.
             let second = core.translateCode((rip | 0xfff) &+ 1)
-            let more = second.flatMap { memory.hostPointer(GuestPhysicalAddress($0), 16) }
-            if let second, more != nil { announce(second) }
-            block = blocks.translate(
+            let more = unsafe second.flatMap { unsafe memory.hostPointer(GuestPhysicalAddress($0), 16) }
+            if let second, unsafe more != nil { announce(second) }
+            block = unsafe blocks.translate(
                 physical: physical, bytes: UnsafeRawPointer(bytes), virtualPage: rip & ~0xfff, key: key, mode: key.mode,
                 isFixed: isFixed, isAlone: true, secondPage: second ?? 0, secondBytes: UnsafeRawPointer(more))
         }

@@ -30,7 +30,7 @@ package struct TestedEngine: Sendable {
     /// All of them. A new engine is a line here.
     package static let all = [
         TestedEngine(name: InterpreterVCPU.engineName) {
-            unsafe InterpreterVCPU(memory: $0, requests: $1, interruptController: $2, features: $3)
+            InterpreterVCPU(memory: $0, requests: $1, interruptController: $2, features: $3)
         },
         TestedEngine(name: TranslatorVCPU.engineName, exactFaultFlags: false) {
             try TranslatorVCPU(memory: $0, requests: $1, interruptController: $2, features: $3)

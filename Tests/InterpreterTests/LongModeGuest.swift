@@ -13,7 +13,7 @@ struct LongModeGuest {
 
     init(_ program: [UInt8]) throws {
         memory = try GuestMemory(byteCount: 16 << 20)
-        vcpu = unsafe InterpreterVCPU(memory: memory, requests: VCPURequests(), interruptController: nil)
+        vcpu = InterpreterVCPU(memory: memory, requests: VCPURequests(), interruptController: nil)
         try memory.write(program, at: GuestPhysicalAddress(Self.code))
         // PML4 at 0x1000 → PDPT at 0x2000 → one 1 GiB page.
         try memory.store(UInt64(0x2003), at: GuestPhysicalAddress(0x1000))
