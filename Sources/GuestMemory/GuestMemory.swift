@@ -25,7 +25,7 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     package let byteCount: Int
     package var description: String { "no RAM at \(address) for \(byteCount) bytes" }
 
-    @usableFromInline package init(address: GuestPhysicalAddress, byteCount: Int) {
+    package init(address: GuestPhysicalAddress, byteCount: Int) {
         self.address = address
         self.byteCount = byteCount
     }
@@ -33,7 +33,7 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
 
 /// Where a Guest's RAM is, as plain values: for an engine's inner parts, which
 /// must not count references. Good for as long as its `GuestMemory` lives.
-@safe @frozen package struct RAMView: BitwiseCopyable, @unchecked Sendable {
+@safe @frozen public struct RAMView: BitwiseCopyable, @unchecked Sendable {
     @usableFromInline let base: UnsafeMutableRawPointer
     @usableFromInline let codeTags: UnsafeMutablePointer<UInt8>
     @usableFromInline let lowEnd: UInt64
@@ -45,27 +45,30 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
         (self.lowEnd, self.highEnd) = (lowEnd, highEnd)
     }
 
+    /// See `GuestMemory.holeEnd`.
+    @inlinable public static var holeEnd: UInt64 { 4 << 30 }
+
     /// See `GuestMemory.contains`.
-    @inlinable @inline(__always) package func contains(_ address: GuestPhysicalAddress, _ count: Int) -> Bool {
+    @inlinable @inline(__always) public func contains(_ address: GuestPhysicalAddress, _ count: Int) -> Bool {
         let start = address.rawValue
         let length = UInt64(truncatingIfNeeded: count)
         if length <= lowEnd && start <= lowEnd &- length { return true }
-        return start >= GuestMemory.holeEnd && length <= highEnd && start <= highEnd &- length
+        return start >= RAMView.holeEnd && length <= highEnd && start <= highEnd &- length
     }
 
     /// See `GuestMemory.hostPointer`.
-    @inlinable @inline(__always) package func hostPointer(
+    @inlinable @inline(__always) public func hostPointer(
         _ address: GuestPhysicalAddress, _ count: Int
     ) -> UnsafeMutableRawPointer? {
         contains(address, count) ? unsafe base + Int(truncatingIfNeeded: address.rawValue) : nil
     }
 
-    @inlinable @inline(__always) package func isCode(page: UInt64) -> Bool {
+    @inlinable @inline(__always) public func isCode(page: UInt64) -> Bool {
         unsafe codeTags[Int(truncatingIfNeeded: page)] != 0
     }
 
     /// The guest-physical address of a host address inside the range.
-    @inlinable @inline(__always) package func guestAddress(ofHost address: UInt) -> GuestPhysicalAddress {
+    @inlinable @inline(__always) public func guestAddress(ofHost address: UInt) -> GuestPhysicalAddress {
         unsafe GuestPhysicalAddress(UInt64(address &- UInt(bitPattern: base)))
     }
 }
@@ -78,24 +81,24 @@ package enum CodeHolder: UInt8, Sendable {
 
 /// All RAM of one Guest. Any thread may use it; the Guest does so at any time.
 @safe package final class GuestMemory: @unchecked Sendable {
-    @inlinable package static var pageSize: Int { 4096 }
+    package static var pageSize: Int { 4096 }
     /// Where low RAM must end and the device windows begin.
-    @inlinable package static var holeStart: UInt64 { 3 << 30 }
-    @inlinable package static var holeEnd: UInt64 { 4 << 30 }
+    package static var holeStart: UInt64 { 3 << 30 }
+    package static var holeEnd: UInt64 { RAMView.holeEnd }
 
     /// Host address of guest-physical 0. Only where `contains` says so is there memory.
-    @usableFromInline let base: UnsafeMutableRawPointer
+    let base: UnsafeMutableRawPointer
     package let byteCount: UInt64
     /// RAM is `0 ..< lowEnd` and `holeEnd ..< highEnd`.
-    @usableFromInline package let lowEnd: UInt64
-    @usableFromInline package let highEnd: UInt64
+    package let lowEnd: UInt64
+    package let highEnd: UInt64
 
     private let range: AddressRange
     private let file: MemoryFile
 
     /// One byte per 4 KiB page below `highEnd`; not zero where an engine
     /// holds decoded or translated code of that page: a bit per `CodeHolder`.
-    @usableFromInline let codeTags: UnsafeMutablePointer<UInt8>
+    let codeTags: UnsafeMutablePointer<UInt8>
     private let observers = Mutex<[@Sendable (UInt64) -> Void]>([])
 
     /// - Parameter byteCount: a multiple of 4096, at least 1 MiB.
@@ -130,22 +133,22 @@ package enum CodeHolder: UInt8, Sendable {
     package var fileDescriptor: Int32 { file.descriptor.rawValue }
 
     /// The same as plain values.
-    @inlinable package var view: RAMView { ramView }
-    @usableFromInline let ramView: RAMView
+    package var view: RAMView { ramView }
+    let ramView: RAMView
 
     /// Whether all of `count` bytes from `address` are RAM.
-    @inlinable package func contains(_ address: GuestPhysicalAddress, _ count: Int) -> Bool {
+    package func contains(_ address: GuestPhysicalAddress, _ count: Int) -> Bool {
         ramView.contains(address, count)
     }
 
     /// Where the Host sees these bytes. The caller must not outlive the
     /// memory, and must expect the bytes to change at any time. Writing here
     /// goes around `noteWrite`.
-    @inlinable package func hostPointer(_ address: GuestPhysicalAddress, _ count: Int) -> UnsafeMutableRawPointer? {
+    package func hostPointer(_ address: GuestPhysicalAddress, _ count: Int) -> UnsafeMutableRawPointer? {
         unsafe ramView.hostPointer(address, count)
     }
 
-    @inlinable package func load<T: BitwiseCopyable>(
+    package func load<T: BitwiseCopyable>(
         at address: GuestPhysicalAddress, as type: T.Type
     ) throws(GuestMemoryError) -> T {
         guard contains(address, MemoryLayout<T>.size) else {
@@ -154,7 +157,7 @@ package enum CodeHolder: UInt8, Sendable {
         return unsafe (base + Int(address.rawValue)).loadUnaligned(as: T.self)
     }
 
-    @inlinable package func store<T: BitwiseCopyable>(
+    package func store<T: BitwiseCopyable>(
         _ value: T, at address: GuestPhysicalAddress
     ) throws(GuestMemoryError) {
         guard contains(address, MemoryLayout<T>.size) else {
@@ -198,17 +201,17 @@ package enum CodeHolder: UInt8, Sendable {
 
     /// Marks the page as holding code that an engine has decoded. From now on
     /// every write to it must be announced by `noteWrite`.
-    @inlinable package func markCode(page: UInt64, by holder: CodeHolder) {
+    package func markCode(page: UInt64, by holder: CodeHolder) {
         if hasTag(page) { unsafe codeTags[Int(page)] |= holder.rawValue }
     }
-    @inlinable package func clearCode(page: UInt64, by holder: CodeHolder) {
+    package func clearCode(page: UInt64, by holder: CodeHolder) {
         if hasTag(page) { unsafe codeTags[Int(page)] &= ~holder.rawValue }
     }
     /// Whether this one has marked the page.
-    @inlinable package func isCode(page: UInt64, of holder: CodeHolder) -> Bool {
+    package func isCode(page: UInt64, of holder: CodeHolder) -> Bool {
         unsafe hasTag(page) && codeTags[Int(page)] & holder.rawValue != 0
     }
-    @inlinable package func isCode(page: UInt64) -> Bool { unsafe hasTag(page) && codeTags[Int(page)] != 0 }
+    package func isCode(page: UInt64) -> Bool { unsafe hasTag(page) && codeTags[Int(page)] != 0 }
 
     /// Page numbers come from the Guest, and it may ask about any.
     @inlinable func hasTag(_ page: UInt64) -> Bool { page < highEnd >> 12 }
@@ -230,7 +233,7 @@ package enum CodeHolder: UInt8, Sendable {
         }
     }
 
-    @usableFromInline func announceCodeWrite(page: UInt64) {
+    func announceCodeWrite(page: UInt64) {
         for observer in observers.withLock({ $0 }) { observer(page) }
     }
 

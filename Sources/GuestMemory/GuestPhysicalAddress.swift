@@ -1,15 +1,15 @@
 /// An address on the Guest's memory bus (gpa).
-@frozen package struct GuestPhysicalAddress: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible {
-    package var rawValue: UInt64
+@frozen public struct GuestPhysicalAddress: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible {
+    public var rawValue: UInt64
 
-    @inlinable package init(rawValue: UInt64) { self.rawValue = rawValue }
-    @inlinable package init(_ rawValue: UInt64) { self.rawValue = rawValue }
+    @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
+    @inlinable public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 
-    @inlinable package static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
-    @inlinable package static func + (left: Self, right: UInt64) -> Self { Self(left.rawValue &+ right) }
+    @inlinable public static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
+    @inlinable public static func + (left: Self, right: UInt64) -> Self { Self(left.rawValue &+ right) }
 
     /// The number of the 4 KiB page that holds it.
-    @inlinable package var page: UInt64 { rawValue >> 12 }
+    @inlinable public var page: UInt64 { rawValue >> 12 }
 
-    package var description: String { "0x" + String(rawValue, radix: 16) }
+    public var description: String { "0x" + String(rawValue, radix: 16) }
 }

@@ -76,27 +76,27 @@ package struct StateOffsets {
 }
 
 /// What of the CPU's mode decides how an instruction is translated.
-@frozen package struct TranslationMode: OptionSet, Hashable, BitwiseCopyable {
-    package let rawValue: UInt8
-    @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+@frozen public struct TranslationMode: OptionSet, Hashable, BitwiseCopyable {
+    public let rawValue: UInt8
+    @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// CPL 3.
-    @inlinable package static var user: TranslationMode { TranslationMode(rawValue: 1) }
+    @inlinable public static var user: TranslationMode { TranslationMode(rawValue: 1) }
     /// CPL 0 to 2, and user pages may be touched: SMAP off, or AC set.
-    @inlinable package static var open: TranslationMode { TranslationMode(rawValue: 2) }
+    @inlinable public static var open: TranslationMode { TranslationMode(rawValue: 2) }
     /// SSE, AVX instructions would fault, or must be watched for SIMD exceptions.
-    @inlinable package static var noSSE: TranslationMode { TranslationMode(rawValue: 4) }
-    @inlinable package static var noAVX: TranslationMode { TranslationMode(rawValue: 8) }
+    @inlinable public static var noSSE: TranslationMode { TranslationMode(rawValue: 4) }
+    @inlinable public static var noAVX: TranslationMode { TranslationMode(rawValue: 8) }
     /// No access shares its check with another: for code that was left because they could not.
-    @inlinable package static var alone: TranslationMode { TranslationMode(rawValue: 16) }
+    @inlinable public static var alone: TranslationMode { TranslationMode(rawValue: 16) }
     /// CR4: SMAP, FSGSBASE, TSD.
-    @inlinable package static var smap: TranslationMode { TranslationMode(rawValue: 32) }
-    @inlinable package static var bases: TranslationMode { TranslationMode(rawValue: 64) }
-    @inlinable package static var noTimeStamp: TranslationMode { TranslationMode(rawValue: 128) }
+    @inlinable public static var smap: TranslationMode { TranslationMode(rawValue: 32) }
+    @inlinable public static var bases: TranslationMode { TranslationMode(rawValue: 64) }
+    @inlinable public static var noTimeStamp: TranslationMode { TranslationMode(rawValue: 128) }
     /// The bits that seldom change.
-    @inlinable package static var settings: UInt8 { 12 | 32 | 64 | 128 }
-    @inlinable package var isUser: Bool { rawValue & 1 != 0 }
+    @inlinable public static var settings: UInt8 { 12 | 32 | 64 | 128 }
+    @inlinable public var isUser: Bool { rawValue & 1 != 0 }
     /// Said here once more, because the library's is a call through a table.
-    @inlinable package func contains(_ other: TranslationMode) -> Bool { rawValue & other.rawValue == other.rawValue }
+    @inlinable public func contains(_ other: TranslationMode) -> Bool { rawValue & other.rawValue == other.rawValue }
 }
 
 /// How `execute` ended.
@@ -234,12 +234,12 @@ extension InterpreterVCPU {
         }
     }
 
-    /// The physical address that code at RIP is fetched from; nil with the fault pending.
-    package func translateRIP() -> UInt64? {
+    /// Where code at RIP is fetched from; nil with the fault pending.
+    package func translateRIP() -> Translation? {
         let cpu = self.cpu
         do throws(Stop) {
             if !isCanonical(cpu.state.rip) { throw cpu.generalProtection() }
-            return try cpu.translateFetch(cpu.state.rip)
+            return try cpu.translate(cpu.state.rip, cpu.ownAccess.union(.fetch))
         } catch { return nil }
     }
 

@@ -13,8 +13,8 @@ extension BlockTranslator {
     /// Checks that RCX elements at `register` are in one page; R13 = addend.
     /// Returns the jump that is taken if they are not.
     private func emitStretch(
-        _ index: Int, _ register: Int, shift: UInt8, writes: Bool, retry: CodePlace
-    ) -> CodePlace {
+        _ index: Int, _ register: Int, shift: UInt8, writes: Bool, retry: BufferPlace
+    ) -> BufferPlace {
         let tables = SoftTLB.tables(mode)
         let table = writes ? tables.write : tables.read
         e.move(Host.r14, register)
@@ -42,7 +42,7 @@ extension BlockTranslator {
         let isLive = d.liveBefore != 0
         let shift = UInt8(Int(d.immediate).trailingZeroBitCount)
         let retry = e.at
-        var places: [CodePlace] = []
+        var places: [BufferPlace] = []
         if isLive { e.saveFlags() }
         // Nothing to do is not to touch anything either.
         e.lea(Host.r13, base: Host.rcx, -1)

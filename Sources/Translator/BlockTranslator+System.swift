@@ -118,7 +118,7 @@ extension BlockTranslator {
     // MARK: System calls
 
     /// The way out of both, for the Interpreter: nothing has been done yet.
-    private func leaveToInterpreter(_ index: Int, _ places: CodePlace...) {
+    private func leaveToInterpreter(_ index: Int, _ places: BufferPlace...) {
         for place in places {
             var cold = Cold(.slow, index: index, place: place, back: e.at)
             cold.info = unsafe SiteInfo(instruction(index).pointee)

@@ -362,11 +362,11 @@ struct Cold {
     var kind: Kind
     var index: Int
     /// The jump that leads here, and a second one.
-    var place: CodePlace
-    var place2: CodePlace?
+    var place: BufferPlace
+    var place2: BufferPlace?
     /// Where to go on: the instruction once more; the next.
-    var back: CodePlace
-    var next: CodePlace?
+    var back: BufferPlace
+    var next: BufferPlace?
     var operand: MemoryOperand?
     var info: SiteInfo?
     var target: Int64 = 0
@@ -376,7 +376,7 @@ struct Cold {
     /// The instruction itself faults if the target is not canonical.
     var mayFault = false
 
-    init(_ kind: Kind, index: Int, place: CodePlace, back: CodePlace) {
+    init(_ kind: Kind, index: Int, place: BufferPlace, back: BufferPlace) {
         self.kind = kind
         self.index = index
         self.place = place

@@ -179,16 +179,16 @@ struct Link: BitwiseCopyable {
     /// What has been written until now stays for ever.
     func keepPrologue() { unsafe counts.pointee.start = unsafe counts.pointee.used }
 
-    func writable(_ address: UInt) -> CodePlace {
+    func writable(_ address: UInt) -> BufferPlace {
         unsafe place(Int32(truncatingIfNeeded: address &- UInt(bitPattern: buffer.executable)))
     }
 
-    func offset(_ place: CodePlace) -> Int32 {
+    func offset(_ place: BufferPlace) -> Int32 {
         unsafe Int32(truncatingIfNeeded: UnsafeRawPointer(place.pointer) - UnsafeRawPointer(buffer.writable))
     }
 
-    private func place(_ offset: Int32) -> CodePlace {
-        unsafe CodePlace(pointer: buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(offset))
+    private func place(_ offset: Int32) -> BufferPlace {
+        unsafe BufferPlace(pointer: buffer.writable.assumingMemoryBound(to: UInt8.self) + Int(offset))
     }
 
     // MARK: Blocks

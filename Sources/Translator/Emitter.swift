@@ -1,10 +1,10 @@
 /// A place in the code buffer, in the writable view.
-@safe struct CodePlace {
+@safe struct BufferPlace {
     fileprivate(set) var pointer: UnsafeMutablePointer<UInt8>
 
     init(pointer: UnsafeMutablePointer<UInt8>) { unsafe self.pointer = pointer }
 
-    func before(_ count: Int) -> CodePlace { unsafe CodePlace(pointer: pointer - count) }
+    func before(_ count: Int) -> BufferPlace { unsafe BufferPlace(pointer: pointer - count) }
 }
 
 /// Writes x86-64 instructions to memory, front to end.
@@ -24,7 +24,7 @@
     }
 
     /// Where the next byte goes.
-    var at: CodePlace { unsafe CodePlace(pointer: next) }
+    var at: BufferPlace { unsafe BufferPlace(pointer: next) }
     /// Where the next byte will be run.
     var address: UInt { unsafe UInt(bitPattern: next) &+ UInt(bitPattern: delta) }
 
@@ -170,31 +170,31 @@
     // MARK: Jumps
 
     /// A jump with an empty displacement; returns its place for `patch`.
-    @inline(__always) mutating func jump() -> CodePlace {
+    @inline(__always) mutating func jump() -> BufferPlace {
         byte(0xe9)
         word(0)
         return at.before(4)
     }
-    @inline(__always) mutating func jump(if condition: UInt8) -> CodePlace {
+    @inline(__always) mutating func jump(if condition: UInt8) -> BufferPlace {
         bytes(0x0f, 0x80 | condition)
         word(0)
         return at.before(4)
     }
-    mutating func call() -> CodePlace {
+    mutating func call() -> BufferPlace {
         byte(0xe8)
         word(0)
         return at.before(4)
     }
     /// Lets the jump at `place` lead to `target`, in the writable view.
-    @inline(__always) static func patch(_ place: CodePlace, to target: CodePlace) {
+    @inline(__always) static func patch(_ place: BufferPlace, to target: BufferPlace) {
         let distance = unsafe target.pointer - (place.pointer + 4)
         unsafe UnsafeMutableRawPointer(place.pointer).storeBytes(of: Int32(truncatingIfNeeded: distance), as: Int32.self)
     }
-    @inline(__always) func patchHere(_ place: CodePlace) { Emitter.patch(place, to: at) }
-    mutating func jump(to target: CodePlace) {
+    @inline(__always) func patchHere(_ place: BufferPlace) { Emitter.patch(place, to: at) }
+    mutating func jump(to target: BufferPlace) {
         let place = jump(); Emitter.patch(place, to: target)
     }
-    mutating func call(to target: CodePlace) {
+    mutating func call(to target: BufferPlace) {
         let place = call(); Emitter.patch(place, to: target)
     }
     /// jmp r64

@@ -21,17 +21,17 @@ struct Runtime {
     /// `@convention(c) (image, code)`: runs until something calls `leave`.
     let enter: UInt
     /// Called with what is to be done in R13 (`SiteInfo`) and R14.
-    let slow: CodePlace
+    let slow: BufferPlace
     /// Jumped to with a RIP in R14, flags in their slot.
-    let lookup: CodePlace
+    let lookup: BufferPlace
     /// The same, where what the jump table says has died.
-    let renew: CodePlace
+    let renew: BufferPlace
     /// Jumped to with the number of a link in R13, flags in the CPU.
-    let link: CodePlace
+    let link: BufferPlace
     /// The same with the flags in their slot.
-    let linkViaSlot: CodePlace
+    let linkViaSlot: BufferPlace
     /// Jumped to with RIP in R14, flags in their slot.
-    let leave: CodePlace
+    let leave: BufferPlace
 
     /// Registers that hold the Guest's of the same name.
     static let resident = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12]

@@ -34,8 +34,14 @@ internal import X86
     private(set) var current = 0
     private let kernelCode = LargePageFilter()
     private let kernelLarge = LargePageFilter()
-    /// Supervisor pages that are not global were entered among those that are.
-    private var kernelHasLocal = false
+    /// Supervisor pages that are not global and were entered among those that
+    /// are: the first few by address, for a kernel that patches itself maps a
+    /// page, writes and unmaps it, ten thousand times during its boot.
+    private var localPages = InlineArray<16, UInt64>(repeating: 0)
+    private var localPageCount = 0
+    /// The same for code.
+    private var kernelCodeHasLocal = false
+    private let fetches = FetchCache()
     private let ram: RAMView
 
     /// For --verbose.
@@ -86,19 +92,27 @@ internal import X86
         emptyJumps(Layout.userTags, Layout.userJumps, of: number)
         emptyJumps(Layout.openTags, Layout.userJumps, of: number)
         spaces[number].codePages = PageFilter()
+        // What is not walked for again would not be noted again.
+        fetches.removeAll()
     }
 
     private func emptyKernel() {
+        emptyKernelData()
+        emptyKernelJumps()
+    }
+
+    private func emptyKernelData() {
         empty(Layout.kernelRead, of: 0)
         empty(Layout.kernelWrite, of: 0)
         kernelLarge.removeAll()
-        kernelHasLocal = false
-        emptyKernelJumps()
+        localPageCount = 0
     }
 
     private func emptyKernelJumps() {
         emptyJumps(Layout.kernelTags, Layout.kernelJumps, of: 0)
         kernelCode.removeAll()
+        kernelCodeHasLocal = false
+        fetches.removeAll()
     }
 
     // MARK: Data
@@ -132,7 +146,7 @@ internal import X86
             unsafe writes.pointee = .empty(index)
         }
         let isKernel = tables.read == Layout.kernelRead
-        if isKernel && !translation.global { kernelHasLocal = true }
+        if isKernel && !translation.global { noteLocal(tag) }
         if translation.span > 4096 {
             if isKernel {
                 kernelLarge.insertLarge(address, translation.span)
@@ -141,6 +155,12 @@ internal import X86
             }
         }
         return true
+    }
+
+    private func noteLocal(_ page: UInt64) {
+        for index in 0..<min(localPageCount, localPages.count) where localPages[index] == page { return }
+        if localPageCount < localPages.count { localPages[localPageCount] = page }
+        localPageCount = min(localPageCount + 1, localPages.count + 1)
     }
 
     /// The page has become code: no table may vouch for writes to it.
@@ -174,6 +194,19 @@ internal import X86
         let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
         guard unsafe jumps(table.tags, of: current)[index] == rip else { return nil }
         return unsafe UInt(jumps(table.codes, of: current)[index])
+    }
+
+    /// What a walk found before; counts as a use of the page for code.
+    func findFetch(_ rip: UInt64, isUser: Bool) -> UInt64? { fetches.find(rip, isUser: isUser) }
+
+    func enterFetch(_ rip: UInt64, _ translation: Translation, isUser: Bool) {
+        fetches.enter(rip, translation, isUser: isUser)
+        if isUser {
+            if translation.span > 4096 { spaces[current].codePages.insertLarge(rip, translation.span) }
+        } else {
+            if translation.span > 4096 { kernelCode.insertLarge(rip, translation.span) }
+            if !translation.global { kernelCodeHasLocal = true }
+        }
     }
 
     /// Lets jumps to `rip` find `code` without us.
@@ -211,6 +244,10 @@ internal import X86
     /// Returns whether kernel code may now lie elsewhere.
     func flush(_ scope: FlushScope, cr3: UInt64, cr4: UInt64) -> Bool {
         flushes &+= 1
+        switch scope {
+        case .everything, .page: fetches.removeAll()
+        default: fetches.removeLocal()
+        }
         switch scope {
         case .everything:
             for number in 0..<Layout.spaceCount where spaces[number].pcid != .max || number == current {
@@ -256,9 +293,20 @@ internal import X86
     }
 
     private func forgetLocalKernelPages() -> Bool {
-        guard kernelHasLocal else { return false }
-        emptyKernel()
+        if localPageCount > localPages.count {
+            emptyKernelData()
+        } else {
+            for index in 0..<localPageCount { emptyKernelPage(localPages[index]) }
+            localPageCount = 0
+        }
+        guard kernelCodeHasLocal else { return false }
+        emptyKernelJumps()
         return true
+    }
+
+    private func emptyKernelPage(_ address: UInt64) {
+        let index = Int(truncatingIfNeeded: address >> 12) & (Layout.tlbEntries - 1)
+        for offset in [Layout.kernelRead, Layout.kernelWrite] { unsafe table(offset, of: 0)[index] = .empty(index) }
     }
 
     private func flushPage(_ address: UInt64, in number: Int) -> Bool {
@@ -266,27 +314,74 @@ internal import X86
         for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
             unsafe table(offset, of: number)[index] = .empty(index)
         }
-        for offset in [Layout.kernelRead, Layout.kernelWrite] { unsafe table(offset, of: 0)[index] = .empty(index) }
+        emptyKernelPage(address)
         if spaces[number].largePages.containsLarge(address) {
             for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
                 empty(offset, of: number)
             }
-            emptySpaceJumps(number)
-        } else if spaces[number].codePages.contains(address >> 12) {
-            emptySpaceJumps(number)
+            spaces[number].largePages = PageFilter()
         }
-        if kernelLarge.containsLarge(address) {
-            emptyKernel()
-            return true
-        }
-        if kernelCode.contains(address >> 12) {
-            emptyKernelJumps()
-            return true
-        }
-        return false
+        let codePages = spaces[number].codePages
+        if codePages.contains(address >> 12) || codePages.containsLarge(address) { emptySpaceJumps(number) }
+        if kernelLarge.containsLarge(address) { emptyKernelData() }
+        guard kernelCode.contains(address >> 12) || kernelCode.containsLarge(address) else { return false }
+        emptyKernelJumps()
+        return true
     }
 }
 //:
+
+/// Where pages of code lie, so that not every new block asks the page tables.
+///
+/// Direct-mapped; an entry is good while its generation is, which for pages
+/// that are not global ends with every change of address space.
+@safe final class FetchCache {
+    private struct Entry: BitwiseCopyable {
+        /// The page's linear address; bit 0: a program's.
+        var tag = UInt64.max
+        var physical: UInt64 = 0
+        var generation: UInt64 = 0
+        var isGlobal = false
+    }
+
+    private static let count = 256
+    private let entries: UnsafeMutablePointer<Entry>
+    private var generation: UInt64 = 1
+    private var localGeneration: UInt64 = 1
+
+    init() {
+        unsafe entries = .allocate(capacity: Self.count)
+        unsafe entries.initialize(repeating: Entry(), count: Self.count)
+    }
+    deinit { unsafe entries.deallocate() }
+
+    private func entry(_ tag: UInt64) -> UnsafeMutablePointer<Entry> {
+        unsafe entries + Int(truncatingIfNeeded: tag >> 12) & (Self.count - 1)
+    }
+
+    func find(_ rip: UInt64, isUser: Bool) -> UInt64? {
+        let tag = rip & ~0xfff | (isUser ? 1 : 0)
+        let entry = unsafe entry(tag)
+        guard unsafe entry.pointee.tag == tag,
+            unsafe entry.pointee.generation == (entry.pointee.isGlobal ? generation : localGeneration)
+        else { return nil }
+        return unsafe entry.pointee.physical | rip & 0xfff
+    }
+
+    func enter(_ rip: UInt64, _ translation: Translation, isUser: Bool) {
+        let tag = rip & ~0xfff | (isUser ? 1 : 0)
+        unsafe entry(tag).pointee = Entry(
+            tag: tag, physical: translation.physical & ~0xfff,
+            generation: translation.global ? generation : localGeneration, isGlobal: translation.global)
+    }
+
+    func removeLocal() { localGeneration &+= 1 }
+
+    func removeAll() {
+        generation &+= 1
+        localGeneration &+= 1
+    }
+}
 
 /// The same for the kernel's thousands of pages.
 @safe final class LargePageFilter {
@@ -323,11 +418,13 @@ internal import X86
     }
 
     func insertLarge(_ address: UInt64, _ span: UInt64) {
-        insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21)
-        if span == 1 << 22 { insert(address >> 21 ^ 1) }
+        insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21 | 1 << 61)
+        if span == 1 << 22 { insert(address >> 21 ^ 1 | 1 << 61) }
     }
 
-    func containsLarge(_ address: UInt64) -> Bool { contains(address >> 21) || contains(address >> 30 | 1 << 60) }
+    func containsLarge(_ address: UInt64) -> Bool {
+        contains(address >> 21 | 1 << 61) || contains(address >> 30 | 1 << 60)
+    }
 }
 
 /// A set of page numbers that may say yes too often, and never no.
@@ -354,9 +451,11 @@ struct PageFilter {
     // Large pages by the GiB they are part of, or by their 2 (or 4) MiB.
 
     mutating func insertLarge(_ address: UInt64, _ span: UInt64) {
-        insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21)
-        if span == 1 << 22 { insert(address >> 21 ^ 1) }
+        insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21 | 1 << 61)
+        if span == 1 << 22 { insert(address >> 21 ^ 1 | 1 << 61) }
     }
 
-    func containsLarge(_ address: UInt64) -> Bool { contains(address >> 21) || contains(address >> 30 | 1 << 60) }
+    func containsLarge(_ address: UInt64) -> Bool {
+        contains(address >> 21 | 1 << 61) || contains(address >> 30 | 1 << 60)
+    }
 }

@@ -274,9 +274,9 @@ internal import X86
             tlb.forgetJumps()
             jumpMode = mode
         }
-        guard let physical = core.translateRIP() else { return Answer.out }
-        let virtualPage = rip & ~0xfff
         let isUser = mode.isUser
+        guard let physical = fetchAddress(rip, isUser: isUser) else { return Answer.out }
+        let virtualPage = rip & ~0xfff
         // Code of the kernel's that lies where a constant of 32 bits reaches knows its address.
         let isFixed = !isUser && Int64(bitPattern: virtualPage) == Int64(Int32(truncatingIfNeeded: virtualPage))
         let key = BlockKey(physical: physical, page: isFixed ? virtualPage : 0,
@@ -308,6 +308,14 @@ internal import X86
             unsafe tlb.enterJump(rip, entry, mode: mode, straddles: store.blocks[Int(block)].straddles)
         }
         return entry
+    }
+
+    /// Where code at RIP lies; nil with the fault pending.
+    private func fetchAddress(_ rip: UInt64, isUser: Bool) -> UInt64? {
+        if let known = tlb.findFetch(rip, isUser: isUser) { return known }
+        guard let translation = core.translateRIP() else { return nil }
+        tlb.enterFetch(rip, translation, isUser: isUser)
+        return translation.physical
     }
 
     /// Whether the second page of a block that has one is still the same.

@@ -102,7 +102,7 @@ package protocol InterruptController: AnyObject {
 @safe package final class VCPURequests: @unchecked Sendable {
     package struct Request: OptionSet, Sendable {
         package let rawValue: UInt32
-        @inlinable package init(rawValue: UInt32) { self.rawValue = rawValue }
+        package init(rawValue: UInt32) { self.rawValue = rawValue }
 
         /// The interrupt controller may have an interrupt.
         package static let interrupt = Request(rawValue: 1)
@@ -150,7 +150,7 @@ package protocol InterruptController: AnyObject {
     }
 
     /// What is asked for now.
-    @inlinable package var pending: Request { Request(rawValue: unsafe word.pointee.load(ordering: .acquiring)) }
+    package var pending: Request { Request(rawValue: unsafe word.pointee.load(ordering: .acquiring)) }
 
     /// Sleeps until anything of `mask` is asked for.
     package func wait(for mask: Request) {

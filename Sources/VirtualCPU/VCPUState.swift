@@ -72,11 +72,11 @@ package import X86
 //:
 
 /// The slots of `VCPUState.gpr` past r15.
-package enum AddressSlot {
+public enum AddressSlot {
     /// Always 0: "no base", "no index", "flat segment".
-    @inlinable package static var zero: Int { 16 }
+    @inlinable public static var zero: Int { 16 }
     /// RIP of offset 0 of the code page being run.
-    @inlinable package static var codePage: Int { 17 }
+    @inlinable public static var codePage: Int { 17 }
     /// Segment bases, in the order of `SegmentName`.
-    @inlinable package static var segmentBases: Int { 18 }
+    @inlinable public static var segmentBases: Int { 18 }
 }

@@ -75,7 +75,7 @@ package struct CPUFeatures: Sendable {
     }
 
     /// Bus clock of the local APIC's timer, and crystal of leaf 0x15.
-    @inlinable package static var crystalFrequency: UInt64 { 1_000_000_000 }
+    package static var crystalFrequency: UInt64 { 1_000_000_000 }
 
     private static func bits(_ numbers: Int...) -> UInt32 { numbers.reduce(0) { $0 | 1 << UInt32($1) } }
 

@@ -1,7 +1,7 @@
 package import CZydis
 
 /// How wide the code is: the CS.L and CS.D bits of the mode.
-@frozen package enum CodeSize: UInt8, Sendable {
+@frozen public enum CodeSize: UInt8, Sendable {
     case bits16 = 0, bits32 = 1, bits64 = 2
 }
 
@@ -9,13 +9,13 @@ package import CZydis
 /// threads at once, because the operands of the last decode are kept here.
 @safe package final class Decoder {
     private let decoders: UnsafeMutablePointer<ZydisDecoder>
-    package let instruction: UnsafeMutablePointer<ZydisDecodedInstruction>
+    public let instruction: UnsafeMutablePointer<ZydisDecodedInstruction>
     /// Valid until the next `decode`: `instruction.operand_count` of them.
-    package let operands: UnsafeMutablePointer<ZydisDecodedOperand>
+    public let operands: UnsafeMutablePointer<ZydisDecodedOperand>
 
-    @inlinable package static var maximumLength: Int { 15 }
+    @inlinable public static var maximumLength: Int { 15 }
 
-    package init() {
+    public init() {
         unsafe decoders = .allocate(capacity: 3)
         unsafe instruction = .allocate(capacity: 1)
         unsafe operands = .allocate(capacity: Int(ZYDIS_MAX_OPERAND_COUNT))
@@ -37,7 +37,7 @@ package import CZydis
         unsafe operands.deallocate()
     }
 
-    package enum Failure: Error {
+    public enum Failure: Error {
         /// The bytes end before the instruction does.
         case moreBytes
         /// Longer than 15 bytes: #GP.
@@ -47,7 +47,7 @@ package import CZydis
     }
 
     /// Decodes the instruction at the start of `bytes` into `instruction` and `operands`.
-    package func decode(_ bytes: UnsafeRawBufferPointer, _ size: CodeSize) throws(Failure) {
+    public func decode(_ bytes: UnsafeRawBufferPointer, _ size: CodeSize) throws(Failure) {
         let status = unsafe ZydisDecoderDecodeFull(
             decoders + Int(size.rawValue), bytes.baseAddress, ZyanUSize(bytes.count), instruction, operands)
         if status & 0x8000_0000 == 0 { return }

@@ -11,7 +11,7 @@ package import CZydis
 /// Features of the CPU that bring instructions with them, as the Guest may see them.
 package struct ISAFeatures: OptionSet, Hashable, Sendable {
     package let rawValue: UInt64
-    @inlinable package init(rawValue: UInt64) { self.rawValue = rawValue }
+    package init(rawValue: UInt64) { self.rawValue = rawValue }
 
     /// What every x86-64 CPU has: up to SSE2, with FXSR, CMOV, CX8, MMX, NX.
     package static let baseline = ISAFeatures(rawValue: 1 << 0)

@@ -26,7 +26,7 @@ internal import X86
     /// The checks that come before the instruction, in the order of `gateFault`.
     @frozen package struct Gate: OptionSet, BitwiseCopyable, Sendable {
         package let rawValue: UInt8
-        @inlinable package init(rawValue: UInt8) { self.rawValue = rawValue }
+        package init(rawValue: UInt8) { self.rawValue = rawValue }
         /// #NM if CR0.EM or CR0.TS.
         package static let x87 = Gate(rawValue: 1)
         /// #UD if CR0.EM, #NM if CR0.TS.
@@ -92,7 +92,7 @@ internal import X86
 
 extension Thunk {
     /// The exception that the enabling bits demand before the instruction may run.
-    @inlinable package func gateFault(_ state: borrowing VCPUState) -> UInt8? {
+    package func gateFault(_ state: borrowing VCPUState) -> UInt8? {
         if gate.isEmpty { return nil }
         return slowGateFault(state)
     }
@@ -143,7 +143,7 @@ extension Thunk {
     ///   - address: the memory operand's offset, as x87 keeps it.
     /// - Returns: false if a SIMD exception is due: MXCSR tells which, and
     ///   nothing else has changed. #XM, or #UD where CR4.OSXMMEXCPT is clear.
-    @inlinable @inline(__always) package func run(
+    @inline(__always) package func run(
         _ state: UnsafeMutablePointer<VCPUState>, memory: UnsafeMutableRawPointer, rip: UInt64, address: UInt64
     ) -> Bool {
         if !usesMXCSR, fpu == .untouched {
@@ -154,7 +154,7 @@ extension Thunk {
     }
 
     /// The bare call.
-    @inlinable @inline(__always) package func call(
+    @inline(__always) package func call(
         _ state: UnsafeMutablePointer<VCPUState>, _ memory: UnsafeMutableRawPointer
     ) {
         // SAFETY: `entry` was written by ThunkBuilder to this convention and
