@@ -146,6 +146,10 @@ struct LazyFlags: BitwiseCopyable {
         nonmutating unsafeMutableAddress { unsafe raw.assumingMemoryBound(to: VCPUState.self) }
     }
 
+    @inline(__always) var statePointer: UnsafeMutablePointer<VCPUState> {
+        unsafe raw.assumingMemoryBound(to: VCPUState.self)
+    }
+
     var owner: InterpreterVCPU { unsafe core.owner }
 
     // MARK: Registers

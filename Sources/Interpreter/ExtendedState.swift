@@ -26,89 +26,104 @@ package enum ExtendedState {
     package static let mxcsrMask: UInt32 = 0xffff
     private static let hostMXCSR: UInt64 = 0xffff_0000_1f80
 
+    /// A vCPU's state where it lies: of two kilobytes no copy is wanted.
+    package typealias StatePointer = UnsafeMutablePointer<VCPUState>
+
+    private static func vectors(_ state: StatePointer) -> UnsafeMutablePointer<UInt64> {
+        unsafe withUnsafeMutablePointer(to: &state.pointee.ymm) {
+            unsafe UnsafeMutableRawPointer($0).assumingMemoryBound(to: UInt64.self)
+        }
+    }
+
+    private static func x87(_ state: StatePointer) -> UnsafeMutablePointer<UInt64> {
+        unsafe withUnsafeMutablePointer(to: &state.pointee.x87) {
+            unsafe UnsafeMutableRawPointer($0).assumingMemoryBound(to: UInt64.self)
+        }
+    }
+
     /// Bytes of the standard-format area for the components in `xcr0`
     /// (CPUID leaf 0xd, subleaf 0, EBX).
     package static func areaBytes(_ xcr0: UInt64) -> Int { xcr0 & avx != 0 ? avxOffset + avxBytes : avxOffset }
 
     /// LDMXCSR. False: #GP(0).
-    package static func loadMXCSR(_ value: UInt32, _ state: inout VCPUState) -> Bool {
+    package static func loadMXCSR(_ value: UInt32, _ state: StatePointer) -> Bool {
         if value & ~mxcsrMask != 0 { return false }
-        state.mxcsr = value
+        state.pointee.mxcsr = value
         return true
     }
 
     /// VZEROUPPER, or VZEROALL where `all`; outside 64-bit mode only YMM0…7.
-    package static func zeroVectors(all: Bool, wide: Bool, _ state: inout VCPUState) {
+    package static func zeroVectors(all: Bool, wide: Bool, _ state: StatePointer) {
         for register in 0..<(wide ? 16 : 8) {
-            if all { (state.ymm[4 * register], state.ymm[4 * register + 1]) = (0, 0) }
-            (state.ymm[4 * register + 2], state.ymm[4 * register + 3]) = (0, 0)
+            if all { (vectors(state)[4 * register], vectors(state)[4 * register + 1]) = (0, 0) }
+            (vectors(state)[4 * register + 2], vectors(state)[4 * register + 3]) = (0, 0)
         }
     }
 
     // MARK: - FXSAVE, FXRSTOR
 
     /// The legacy area's x87 part: bytes 0…23 and ST0…7.
-    private static func saveX87(_ state: borrowing VCPUState, _ area: UnsafeMutableRawPointer, pointers64: Bool) {
-        unsafe store(state.x87[0] & 0xffff_00ff_ffff_ffff, area, 0)
+    private static func saveX87(_ state: StatePointer, _ area: UnsafeMutableRawPointer, pointers64: Bool) {
+        unsafe store(x87(state)[0] & 0xffff_00ff_ffff_ffff, area, 0)
         // Without REX.W: 32-bit offsets, and selectors that newer CPUs give as 0.
         let mask: UInt64 = pointers64 ? .max : 0xffff_ffff
-        unsafe store(state.x87[1] & mask, area, 8)
-        unsafe store(state.x87[2] & mask, area, 16)
+        unsafe store(x87(state)[1] & mask, area, 8)
+        unsafe store(x87(state)[2] & mask, area, 16)
         for index in 0..<8 {
-            unsafe store(state.x87[4 + 2 * index], area, 32 + 16 * index)
-            unsafe store(state.x87[5 + 2 * index] & 0xffff, area, 40 + 16 * index)
+            unsafe store(x87(state)[4 + 2 * index], area, 32 + 16 * index)
+            unsafe store(x87(state)[5 + 2 * index] & 0xffff, area, 40 + 16 * index)
         }
     }
 
-    private static func loadX87(_ state: inout VCPUState, _ area: UnsafeRawPointer, pointers64: Bool) {
+    private static func loadX87(_ state: StatePointer, _ area: UnsafeRawPointer, pointers64: Bool) {
         var control = unsafe load(area, 0) & 0x07ff_00ff_ffff_ffff
         // FCW bit 6 reads as 1, bits 7 and 13…15 as 0. FSW's ES and B follow from what is pending and unmasked.
         control = control & ~0xe0c0 | 0x40
         let pending = (control >> 16) & ~control & 0x3f
         control = pending != 0 ? control | 0x8080_0000 : control & ~0x8080_0000
         let mask: UInt64 = pointers64 ? .max : 0xffff_ffff
-        state.x87[0] = control
-        state.x87[1] = unsafe load(area, 8) & mask
-        state.x87[2] = unsafe load(area, 16) & mask
-        state.x87[3] = hostMXCSR
+        x87(state)[0] = control
+        x87(state)[1] = unsafe load(area, 8) & mask
+        x87(state)[2] = unsafe load(area, 16) & mask
+        x87(state)[3] = hostMXCSR
         for index in 0..<8 {
-            state.x87[4 + 2 * index] = unsafe load(area, 32 + 16 * index)
-            state.x87[5 + 2 * index] = unsafe load(area, 40 + 16 * index) & 0xffff
+            x87(state)[4 + 2 * index] = unsafe load(area, 32 + 16 * index)
+            x87(state)[5 + 2 * index] = unsafe load(area, 40 + 16 * index) & 0xffff
         }
     }
 
     /// x87 as after FNINIT, with its registers empty and zero.
-    private static func initializeX87(_ state: inout VCPUState) {
-        for index in 0..<20 { state.x87[index] = 0 }
-        state.x87[0] = 0x37f
-        state.x87[3] = hostMXCSR
+    private static func initializeX87(_ state: StatePointer) {
+        for index in 0..<20 { x87(state)[index] = 0 }
+        x87(state)[0] = 0x37f
+        x87(state)[3] = hostMXCSR
     }
 
-    private static func saveSSE(_ state: borrowing VCPUState, _ area: UnsafeMutableRawPointer, wide: Bool) {
+    private static func saveSSE(_ state: StatePointer, _ area: UnsafeMutableRawPointer, wide: Bool) {
         for register in 0..<(wide ? 16 : 8) {
-            unsafe store(state.ymm[4 * register], area, 160 + 16 * register)
-            unsafe store(state.ymm[4 * register + 1], area, 168 + 16 * register)
+            unsafe store(vectors(state)[4 * register], area, 160 + 16 * register)
+            unsafe store(vectors(state)[4 * register + 1], area, 168 + 16 * register)
         }
     }
 
-    private static func loadSSE(_ state: inout VCPUState, _ area: UnsafeRawPointer?, wide: Bool) {
+    private static func loadSSE(_ state: StatePointer, _ area: UnsafeRawPointer?, wide: Bool) {
         for register in 0..<(wide ? 16 : 8) {
             if let area = unsafe area {
-                state.ymm[4 * register] = unsafe load(area, 160 + 16 * register)
-                state.ymm[4 * register + 1] = unsafe load(area, 168 + 16 * register)
+                vectors(state)[4 * register] = unsafe load(area, 160 + 16 * register)
+                vectors(state)[4 * register + 1] = unsafe load(area, 168 + 16 * register)
             } else {
-                (state.ymm[4 * register], state.ymm[4 * register + 1]) = (0, 0)
+                (vectors(state)[4 * register], vectors(state)[4 * register + 1]) = (0, 0)
             }
         }
     }
 
-    private static func loadAVX(_ state: inout VCPUState, _ area: UnsafeRawPointer?, wide: Bool) {
+    private static func loadAVX(_ state: StatePointer, _ area: UnsafeRawPointer?, wide: Bool) {
         for register in 0..<(wide ? 16 : 8) {
             if let area = unsafe area {
-                state.ymm[4 * register + 2] = unsafe load(area, avxOffset + 16 * register)
-                state.ymm[4 * register + 3] = unsafe load(area, avxOffset + 8 + 16 * register)
+                vectors(state)[4 * register + 2] = unsafe load(area, avxOffset + 16 * register)
+                vectors(state)[4 * register + 3] = unsafe load(area, avxOffset + 8 + 16 * register)
             } else {
-                (state.ymm[4 * register + 2], state.ymm[4 * register + 3]) = (0, 0)
+                (vectors(state)[4 * register + 2], vectors(state)[4 * register + 3]) = (0, 0)
             }
         }
     }
@@ -119,35 +134,35 @@ package enum ExtendedState {
     ///   - pointers64: FXSAVE64, that is REX.W.
     ///   - wide: 64-bit mode: sixteen registers, not eight.
     package static func fxsave(
-        _ state: borrowing VCPUState, into area: UnsafeMutableRawPointer, pointers64: Bool, wide: Bool
+        _ state: StatePointer, into area: UnsafeMutableRawPointer, pointers64: Bool, wide: Bool
     ) {
         unsafe saveX87(state, area, pointers64: pointers64)
-        unsafe store(UInt64(state.mxcsr) | UInt64(mxcsrMask) << 32, area, 24)
+        unsafe store(UInt64(state.pointee.mxcsr) | UInt64(mxcsrMask) << 32, area, 24)
         unsafe saveSSE(state, area, wide: wide)
     }
 
     /// FXRSTOR from a private copy of 512 bytes. False: #GP(0), nothing changed.
     package static func fxrstor(
-        _ state: inout VCPUState, from area: UnsafeRawPointer, pointers64: Bool, wide: Bool
+        _ state: StatePointer, from area: UnsafeRawPointer, pointers64: Bool, wide: Bool
     ) -> Bool {
-        guard loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), &state) else { return false }
-        unsafe loadX87(&state, area, pointers64: pointers64)
-        unsafe loadSSE(&state, area, wide: wide)
+        guard loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), state) else { return false }
+        unsafe loadX87(state, area, pointers64: pointers64)
+        unsafe loadSSE(state, area, wide: wide)
         return true
     }
 
     // MARK: - XSAVE, XRSTOR
 
     /// The components that are not in their initial state (SDM 1, 13.6).
-    package static func inUse(_ state: borrowing VCPUState) -> UInt64 {
+    package static func inUse(_ state: StatePointer) -> UInt64 {
         var result: UInt64 = 0
-        if state.x87[0] != 0x37f || state.x87[1] != 0 || state.x87[2] != 0 { result |= x87 }
-        for index in 4..<20 where state.x87[index] != 0 { result |= x87 }
+        if x87(state)[0] != 0x37f || x87(state)[1] != 0 || x87(state)[2] != 0 { result |= x87 }
+        for index in 4..<20 where x87(state)[index] != 0 { result |= x87 }
         // MXCSR is part of SSE, but has no say here but its initial value's.
-        if state.mxcsr != 0x1f80 { result |= sse }
+        if state.pointee.mxcsr != 0x1f80 { result |= sse }
         for register in 0..<16 {
-            if state.ymm[4 * register] | state.ymm[4 * register + 1] != 0 { result |= sse }
-            if state.ymm[4 * register + 2] | state.ymm[4 * register + 3] != 0 { result |= avx }
+            if vectors(state)[4 * register] | vectors(state)[4 * register + 1] != 0 { result |= sse }
+            if vectors(state)[4 * register + 2] | vectors(state)[4 * register + 3] != 0 { result |= avx }
         }
         return result
     }
@@ -159,20 +174,20 @@ package enum ExtendedState {
     ///   - mask: EDX:EAX.
     ///   - optimised: XSAVEOPT: components in their initial state are not written.
     package static func xsave(
-        _ state: borrowing VCPUState, mask: UInt64, into area: UnsafeMutableRawPointer, optimised: Bool,
+        _ state: StatePointer, mask: UInt64, into area: UnsafeMutableRawPointer, optimised: Bool,
         pointers64: Bool, wide: Bool
     ) {
-        let requested = mask & state.xcr0 & supported
+        let requested = mask & state.pointee.xcr0 & supported
         let used = inUse(state)
         let written = optimised ? requested & used : requested
         if written & x87 != 0 { unsafe saveX87(state, area, pointers64: pointers64) }
         // MXCSR goes with SSE and with AVX, and always when asked (SDM 1, 13.7 and 13.9).
-        if requested & (sse | avx) != 0 { unsafe store(UInt64(state.mxcsr) | UInt64(mxcsrMask) << 32, area, 24) }
+        if requested & (sse | avx) != 0 { unsafe store(UInt64(state.pointee.mxcsr) | UInt64(mxcsrMask) << 32, area, 24) }
         if written & sse != 0 { unsafe saveSSE(state, area, wide: wide) }
         if written & avx != 0 {
             for register in 0..<(wide ? 16 : 8) {
-                unsafe store(state.ymm[4 * register + 2], area, avxOffset + 16 * register)
-                unsafe store(state.ymm[4 * register + 3], area, avxOffset + 8 + 16 * register)
+                unsafe store(vectors(state)[4 * register + 2], area, avxOffset + 16 * register)
+                unsafe store(vectors(state)[4 * register + 3], area, avxOffset + 8 + 16 * register)
             }
         }
         // XSTATE_BV keeps the bits that were not asked for.
@@ -182,26 +197,26 @@ package enum ExtendedState {
 
     /// XRSTOR from a private copy of `areaBytes(xcr0)` bytes. False: #GP(0), nothing changed.
     package static func xrstor(
-        _ state: inout VCPUState, mask: UInt64, from area: UnsafeRawPointer, pointers64: Bool, wide: Bool
+        _ state: StatePointer, mask: UInt64, from area: UnsafeRawPointer, pointers64: Bool, wide: Bool
     ) -> Bool {
         let xstate = unsafe load(area, 512)
         // Bits beyond XCR0, a compacted area, reserved header bytes (SDM 1, 13.8.1).
-        if xstate & ~state.xcr0 != 0 { return false }
+        if xstate & ~state.pointee.xcr0 != 0 { return false }
         for offset in [520, 528] where unsafe load(area, offset) != 0 { return false }
-        let requested = mask & state.xcr0 & supported
+        let requested = mask & state.pointee.xcr0 & supported
         if requested & (sse | avx) != 0 {
             // In the standard form MXCSR is loaded whatever XSTATE_BV says.
-            guard loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), &state) else { return false }
+            guard loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), state) else { return false }
         }
         if requested & x87 != 0 {
             if xstate & x87 != 0 {
-                unsafe loadX87(&state, area, pointers64: pointers64)
+                unsafe loadX87(state, area, pointers64: pointers64)
             } else {
-                initializeX87(&state)
+                initializeX87(state)
             }
         }
-        if requested & sse != 0 { unsafe loadSSE(&state, xstate & sse != 0 ? area : nil, wide: wide) }
-        if requested & avx != 0 { unsafe loadAVX(&state, xstate & avx != 0 ? area : nil, wide: wide) }
+        if requested & sse != 0 { unsafe loadSSE(state, xstate & sse != 0 ? area : nil, wide: wide) }
+        if requested & avx != 0 { unsafe loadAVX(state, xstate & avx != 0 ? area : nil, wide: wide) }
         return true
     }
 

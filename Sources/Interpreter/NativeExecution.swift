@@ -271,8 +271,16 @@ extension CPU {
         if unsafe core.watching { owner.noteWatched(address, count, write: false) }
         var done = 0
         while done < count {
+            let from = wrap(address &+ UInt64(done))
+            // What crosses into another page still is RAM in each, as a rule.
+            let stretch = min(count &- done, 4096 &- Int(from & 0xfff))
+            if !seesEveryAccess, let source = unsafe try hostOperand(from, stretch, write: false) {
+                unsafe (buffer + done).copyMemory(from: source, byteCount: stretch)
+                done &+= stretch
+                continue
+            }
             let piece = count &- done >= 8 ? 8 : count &- done >= 4 ? 4 : count &- done >= 2 ? 2 : 1
-            let value = try read(wrap(address &+ UInt64(done)), piece, ownAccess)
+            let value = try read(from, piece, ownAccess)
             unsafe withUnsafeBytes(of: value) {
                 unsafe (buffer + done).copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: piece)
             }
@@ -288,12 +296,19 @@ extension CPU {
         try checkWritable(address, count)
         var done = 0
         while done < count {
+            let to = wrap(address &+ UInt64(done))
+            let stretch = min(count &- done, 4096 &- Int(to & 0xfff))
+            if !seesEveryAccess, let target = unsafe try hostOperand(to, stretch, write: true) {
+                unsafe target.copyMemory(from: buffer + done, byteCount: stretch)
+                done &+= stretch
+                continue
+            }
             let piece = count &- done >= 8 ? 8 : count &- done >= 4 ? 4 : count &- done >= 2 ? 2 : 1
             var value: UInt64 = 0
             unsafe withUnsafeMutableBytes(of: &value) {
                 unsafe $0.baseAddress.unsafelyUnwrapped.copyMemory(from: buffer + done, byteCount: piece)
             }
-            try write(wrap(address &+ UInt64(done)), value, piece, ownAccess)
+            try write(to, value, piece, ownAccess)
             done &+= piece
         }
         if unsafe core.watching { owner.noteWatched(address, count, write: true) }
@@ -320,16 +335,16 @@ extension CPU {
         let area = unsafe direct ?? core.bounce
         if unsafe direct == nil { unsafe try copyIn(address, count, core.bounce) }
         switch kind {
-        case .fxsave: unsafe ExtendedState.fxsave(state, into: area, pointers64: pointers64, wide: wide)
+        case .fxsave: unsafe ExtendedState.fxsave(statePointer, into: area, pointers64: pointers64, wide: wide)
         case .xsave, .xsaveopt:
             unsafe ExtendedState.xsave(
-                state, mask: mask, into: area, optimised: kind == .xsaveopt, pointers64: pointers64, wide: wide)
+                statePointer, mask: mask, into: area, optimised: kind == .xsaveopt, pointers64: pointers64, wide: wide)
         case .fxrstor:
-            if unsafe !ExtendedState.fxrstor(&state, from: area, pointers64: pointers64, wide: wide) {
+            if unsafe !ExtendedState.fxrstor(statePointer, from: area, pointers64: pointers64, wide: wide) {
                 throw generalProtection()
             }
         case .xrstor:
-            if unsafe !ExtendedState.xrstor(&state, mask: mask, from: area, pointers64: pointers64, wide: wide) {
+            if unsafe !ExtendedState.xrstor(statePointer, mask: mask, from: area, pointers64: pointers64, wide: wide) {
                 throw generalProtection()
             }
         }
@@ -349,7 +364,7 @@ extension CPU {
     func loadControlStatus(_ i: InstructionPointer) throws(Stop) {
         unsafe try vectorGate(vex: i.pointee.small != 0)
         let value = unsafe try load(address(i, 4, write: false), UInt32.self)
-        if !ExtendedState.loadMXCSR(value, &state) { throw generalProtection() }
+        if !ExtendedState.loadMXCSR(value, statePointer) { throw generalProtection() }
     }
 
     func storeControlStatus(_ i: InstructionPointer) throws(Stop) {
@@ -359,7 +374,7 @@ extension CPU {
 
     func zeroVectors(_ i: InstructionPointer) throws(Stop) {
         try vectorGate(vex: true)
-        unsafe ExtendedState.zeroVectors(all: i.pointee.small != 0, wide: i.pointee.options.contains(.long), &state)
+        unsafe ExtendedState.zeroVectors(all: i.pointee.small != 0, wide: i.pointee.options.contains(.long), statePointer)
     }
 
     func vectorAccess(_ i: InstructionPointer) throws(Stop) {

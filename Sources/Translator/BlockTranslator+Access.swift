@@ -65,7 +65,11 @@ extension BlockTranslator {
         if m.segment != 0 { e.op(0x03, Host.r14, base: Host.rsp, StateOffsets.segmentBase(m.segment)) }
         if withBit && m.bitIndex >= 0 {
             let isWide = m.bytes == 8
-            let bit = host(m.bitIndex)
+            var bit = host(m.bitIndex)
+            if bit < 0 {
+                e.load(Host.r13, Host.rsp, Int32(m.bitIndex * 8))
+                bit = Host.r13
+            }
             // mov or movsxd; then the word that the bit is in.
             if isWide { e.move(Host.r13, bit) } else { e.op(0x63, Host.r13, rm: bit) }
             e.shift(7, Host.r13, isWide ? 6 : 5)

@@ -74,10 +74,21 @@ extension BlockTranslator {
         }
     }
 
-    /// MOV from a segment register to a general one of 32 or 64 bits.
+    /// MOV from a segment register to a general one.
     func emitReadSegment(_ index: Int) {
         let d = unsafe instruction(index).pointee
         let number = Int(d.named[0].number)
+        if d.named[0].bytes == 2 {
+            // Only the low word changes.
+            let target = host(number) < 0 ? Host.r13 : host(number)
+            e.byte(0x66)
+            e.load(target, Host.rsp, offsets.selector(Int(d.immediate)), wide: false)
+            if host(number) < 0 {
+                e.byte(0x66)
+                e.store(target, Host.rsp, Int32(number * 8), wide: false)
+            }
+            return
+        }
         let target = host(number) < 0 ? Host.r13 : host(number)
         e.rex(false, target, -1, Host.rsp)
         e.bytes(0x0f, 0xb7)  // movzx r32, word

@@ -66,6 +66,8 @@ struct SiteInfo {
     private let aheadInstruction: UnsafeMutablePointer<ZydisDecodedInstruction>
     /// The page's bytes, copied: the Guest may change them while we read.
     private let page: UnsafeMutablePointer<UInt8>
+    /// Where that page lies, if nobody has written there since.
+    private var copiedPage: UInt64?
     private(set) var count = 0
     /// What cannot be run twice with one result is the Interpreter's.
     var isWatched = false
@@ -136,7 +138,10 @@ struct SiteInfo {
         fixedPage = isFixed ? virtualPage : nil
         physicalPage = physical & ~0xfff
         let start = Int(physical & 0xfff)
-        unsafe UnsafeMutableRawPointer(page).copyMemory(from: source, byteCount: 4096)
+        if copiedPage != physicalPage {
+            unsafe UnsafeMutableRawPointer(page).copyMemory(from: source, byteCount: 4096)
+            copiedPage = physicalPage
+        }
         limit = 4096
         if let secondBytes = unsafe secondBytes {
             unsafe UnsafeMutableRawPointer(page + 4096).copyMemory(from: secondBytes, byteCount: 16)
@@ -172,6 +177,11 @@ struct SiteInfo {
         let number = store.add(block)
         if unsafe secondBytes != nil && end > 4096 { store.addSecondPage(of: number, count: end - 4096) }
         return number
+    }
+
+    /// What was copied of the page (or, with nil, of any) is not good any more.
+    func forgetPage(_ physical: UInt64?) {
+        if physical == nil || copiedPage == physical.map({ $0 & ~0xfff }) { copiedPage = nil }
     }
 
     func zydisInstruction(_ index: Int) -> UnsafePointer<ZydisDecodedInstruction> {

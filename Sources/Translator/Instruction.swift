@@ -274,10 +274,11 @@ enum Flags {
             return reads ? .readBase : .writeBase
         case ZYDIS_MNEMONIC_MOV where unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x8c:
             guard unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, unsafe named(d, operands, &decoded),
-                decoded.namedCount == 1, decoded.named[0].bytes >= 4
+                decoded.namedCount == 1, decoded.named[0].bytes >= 2
             else { return .interpret }
             decoded.immediate = unsafe Int64(operands[1].reg.value.rawValue &- ZYDIS_REGISTER_ES.rawValue)
             return .readSegment
+        case ZYDIS_MNEMONIC_SERIALIZE: return .nothing
         case ZYDIS_MNEMONIC_CLI: return mode.contains(.user) ? .interpret : .clearInterrupts
         case ZYDIS_MNEMONIC_STI: return mode.contains(.user) ? .interpret : .setInterrupts
         case ZYDIS_MNEMONIC_PAUSE, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE,
@@ -449,7 +450,7 @@ enum Flags {
         case ZYDIS_MNEMONIC_BT, ZYDIS_MNEMONIC_BTS, ZYDIS_MNEMONIC_BTR, ZYDIS_MNEMONIC_BTC:
             if unsafe operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER {
                 guard unsafe d.pointee.operand_width >= 32, let bit = unsafe general(operands[1].reg.value.rawValue),
-                    bit.number < 13, decoded.memory.index < 13
+                    decoded.memory.index < 13
                 else { return .interpret }
                 decoded.memory.bitIndex = Int(bit.number)
             }

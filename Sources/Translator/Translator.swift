@@ -139,12 +139,14 @@ internal import X86
     }
 
     func codeWritten(_ physical: UInt64, _ count: Int) {
+        blocks.forgetPage(physical)
         if store.written(physical, count) { changes &+= 1 }
     }
 
     func forgetCode() {
         let start = TimeStamp()
         store.removeAll()
+        blocks.forgetPage(nil)
         tlb.forgetJumps()
         changes &+= 1
         statistics.flushes &+= 1
@@ -214,6 +216,7 @@ internal import X86
     }
 
     private func lookUp() -> UInt {
+        statistics.lookUps &+= 1
         if core.needsRunLoop { return Answer.out }
         let rip = core.rip
         let mode = core.translationMode
@@ -349,6 +352,7 @@ internal import X86
     /// The page is code from now on.
     private func announce(_ physical: UInt64) {
         if store.announce(physical >> 12) {
+            blocks.forgetPage(physical)
             tlb.forgetWrites(to: physical)
             core.forgetWritablePages()
         }

@@ -7,6 +7,8 @@ struct TranslatorStatistics {
     /// How often all code was forgotten, and the longest that the Guest waited for it, in ticks.
     var flushes: UInt64 = 0
     var longestStall: UInt64 = 0
+    /// Jumps whose target the jump table did not know, though it was translated.
+    var lookUps: UInt64 = 0
     /// Of `BlockTranslator.translatedBytes`: what was forgotten.
     var forgottenBytes: UInt64 = 0
 }
@@ -39,6 +41,7 @@ extension Translator {
                 EngineReport.Figure("longest-stall-nanoseconds", TimeStamp.nanoseconds(ticks: statistics.longestStall)),
                 EngineReport.Figure("tlb-fills", tlb.fills),
                 EngineReport.Figure("tlb-flushes", tlb.flushes),
+                EngineReport.Figure("jump-table-misses", statistics.lookUps),
                 EngineReport.Figure("interpreted", fallbacks.reduce(0) { $0 &+ $1.value }),
             ], fallbacks: fallbacks)
     }

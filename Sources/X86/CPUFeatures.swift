@@ -114,8 +114,9 @@ package struct CPUFeatures: Sendable {
             result.ebx |= Self.bits(0, 1, 7, 9, 10, 20, 23)
             // UMIP, RDPID.
             result.ecx = Self.bits(2, 22)
-            // FSRM, SPEC_CTRL, ARCH_CAPABILITIES.
-            result.edx = Self.bits(4, 26, 29)
+            // FSRM, SERIALIZE (or Linux serializes by an IRET, 100,000 times during its boot),
+            // SPEC_CTRL, ARCH_CAPABILITIES.
+            result.edx = Self.bits(4, 14, 26, 29)
             return result
         // BHI_CTRL: kernels that do not take BHI_NO's word set SPEC_CTRL.BHI_DIS_S once, and
         // need no loop at each system call.

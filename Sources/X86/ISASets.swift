@@ -45,10 +45,12 @@ package struct ISAFeatures: OptionSet, Hashable, Sendable {
     package static let rdtscp = ISAFeatures(rawValue: 1 << 27)
     package static let clflushopt = ISAFeatures(rawValue: 1 << 28)
     package static let prefetchw = ISAFeatures(rawValue: 1 << 29)
+    package static let serialize = ISAFeatures(rawValue: 1 << 30)
 
     /// Those that no host needs to have, because no thunk runs them.
     package static let emulated: ISAFeatures = [
         .baseline, .xsave, .xsaveopt, .fsgsbase, .invpcid, .smap, .rdtscp, .clflushopt, .prefetchw,
+        .serialize,
     ]
 
     /// What a host offers, from its CPUID (SDM 2A, CPUID) and XCR0, with the
@@ -98,6 +100,7 @@ package struct ISAFeatures: OptionSet, Hashable, Sendable {
             ZYDIS_ISA_SET_LONGMODE, ZYDIS_ISA_SET_FAT_NOP, ZYDIS_ISA_SET_PAUSE, ZYDIS_ISA_SET_RDPMC:
             .baseline
         case ZYDIS_ISA_SET_PREFETCH_NOP: .prefetchw
+        case ZYDIS_ISA_SET_SERIALIZE: .serialize
         case ZYDIS_ISA_SET_LAHF: .lahf64
         case ZYDIS_ISA_SET_CMPXCHG16B: .cmpxchg16b
         case ZYDIS_ISA_SET_SSE3, ZYDIS_ISA_SET_SSE3X87: .sse3

@@ -93,13 +93,13 @@ private struct SmallMemory: VectorMemory {
         #expect(ExtendedState.areaBytes(7) == area.count)
         unsafe area.withUnsafeMutableBytes {
             unsafe ExtendedState.xsave(
-                bench.state.pointee, mask: .max, into: $0.baseAddress!, optimised: true, pointers64: true, wide: true)
+                bench.state, mask: .max, into: $0.baseAddress!, optimised: true, pointers64: true, wide: true)
         }
         #expect(area[512] == 7 && area[24] == 0xa0 && area[576] == 3)
         func restore(_ mask: UInt64) -> Bool {
             unsafe area.withUnsafeBytes {
                 unsafe ExtendedState.xrstor(
-                    &bench.state.pointee, mask: mask, from: $0.baseAddress!, pointers64: true, wide: true)
+                    bench.state, mask: mask, from: $0.baseAddress!, pointers64: true, wide: true)
             }
         }
         unsafe bench.state.pointee.ymm = InlineArray(repeating: 0)
@@ -132,7 +132,7 @@ private struct SmallMemory: VectorMemory {
         bench.run([0xd9, 0xeb])  // fldpi
         bench[vector: 9, word: 1] = 0x1234
         unsafe area.withUnsafeMutableBytes {
-            unsafe ExtendedState.fxsave(bench.state.pointee, into: $0.baseAddress!, pointers64: false, wide: false)
+            unsafe ExtendedState.fxsave(bench.state, into: $0.baseAddress!, pointers64: false, wide: false)
         }
         #expect(Array(area[8..<16]) == [0x44, 0x33, 0x22, 0x11, 0, 0, 0, 0])
         #expect(area[0] == 0x7f && area[1] == 3 && area[4] == 0x80 && area[39] == 0xc9)
@@ -140,13 +140,13 @@ private struct SmallMemory: VectorMemory {
         #expect(area[500] == 0xee)
         bench.run([0xdb, 0xe3])
         let done = unsafe area.withUnsafeBytes {
-            unsafe ExtendedState.fxrstor(&bench.state.pointee, from: $0.baseAddress!, pointers64: false, wide: false)
+            unsafe ExtendedState.fxrstor(bench.state, from: $0.baseAddress!, pointers64: false, wide: false)
         }
         #expect(done && bench[st: 0] == 0xc90f_daa2_2168_c235)
         // Bytes that no FXSAVE wrote must not become a pending exception out of nothing.
         area[2] = 0x80
         _ = unsafe area.withUnsafeBytes {
-            unsafe ExtendedState.fxrstor(&bench.state.pointee, from: $0.baseAddress!, pointers64: false, wide: false)
+            unsafe ExtendedState.fxrstor(bench.state, from: $0.baseAddress!, pointers64: false, wide: false)
         }
         #expect(unsafe bench.state.pointee.x87[0] & 0x80_0000 == 0)
     }
