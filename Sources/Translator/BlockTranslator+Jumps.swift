@@ -9,7 +9,10 @@ internal import X86
 // moved them. A program's jump into another page, a return, a jump through a
 // register, ask a table that is indexed by RIP:
 //
-//      and  r13d, mask            (R14 = target)
+//      mov  r13d, r14d            (R14 = target)
+//      shr  r13d, 12
+//      xor  r13d, r14d
+//      and  r13d, mask
 //      cmp  r14, [rsp + r13·8 + tags]
 //      jne  miss
 //      jmp  [rsp + r13·8 + codes]
@@ -47,6 +50,8 @@ extension BlockTranslator {
         e.move(Host.r13, Host.r14, wide: false)
         let mode = target ?? mode
         let table = SoftTLB.jumpTable(mode)
+        e.shift(5, Host.r13, 12, wide: false)
+        e.op(0x31, Host.r14, rm: Host.r13, wide: false)  // xor r13d, r14d
         e.immediate(4, Host.r13, Int32(table.count - 1), wide: false)
         e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.tags)
         var cold = Cold(.miss, index: index, place: e.jump(if: Condition.notEqual), back: e.at)

@@ -40,16 +40,17 @@ enum Layout {
     static let openRead: Int32 = space + 0x8000
     static let openWrite: Int32 = space + 0xc000
     static let userTags: Int32 = space + 0x10000
-    static let userCodes: Int32 = space + 0x18000
-    static let openTags: Int32 = space + 0x20000
-    static let openCodes: Int32 = space + 0x28000
+    static let userCodes: Int32 = space + 0x20000
+    static let openTags: Int32 = space + 0x30000
+    static let openCodes: Int32 = space + 0x32000
     static let end: Int32 = space + Int32(spaceBytes)
-    static let spaceBytes = 0x30000
+    static let spaceBytes = 0x34000
     static let spaceCount = 8
 
     static let tlbEntries = 1024
     static let kernelJumps = 8192
-    static let userJumps = 4096
+    static let userJumps = 8192
+    static let openJumps = 1024
 }
 
 /// Eight bytes each, at `Layout.slots`.

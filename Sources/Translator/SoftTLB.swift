@@ -73,7 +73,13 @@ internal import X86
         for index in 0..<Layout.tlbEntries { unsafe entries[index] = .empty(index) }
     }
 
-    /// No RIP of slot n has other low bits than n.
+    /// Where a RIP is looked for: functions of different pages that begin at
+    /// the same place of theirs must not share a slot. `emitJumpTable` does the same.
+    private static func jumpSlot(_ rip: UInt64, _ count: Int) -> Int {
+        Int(truncatingIfNeeded: rip ^ (rip & 0xffff_ffff) >> 12) & (count - 1)
+    }
+
+    /// RIP 0 is of slot 0, RIP 1 of slot 1: nothing is found.
     private func emptyJumps(_ offset: Int32, _ count: Int, of space: Int) {
         let tags = unsafe jumps(offset, of: space)
         unsafe tags.update(repeating: 0, count: count)
@@ -90,7 +96,7 @@ internal import X86
 
     private func emptySpaceJumps(_ number: Int) {
         emptyJumps(Layout.userTags, Layout.userJumps, of: number)
-        emptyJumps(Layout.openTags, Layout.userJumps, of: number)
+        emptyJumps(Layout.openTags, Layout.openJumps, of: number)
         spaces[number].codePages = PageFilter()
         // What is not walked for again would not be noted again.
         fetches.removeAll()
@@ -184,14 +190,14 @@ internal import X86
     /// Where the jump table of a mode has its RIPs and its addresses of code, and how many.
     static func jumpTable(_ mode: TranslationMode) -> (tags: Int32, codes: Int32, count: Int) {
         if mode.contains(.user) { return (Layout.userTags, Layout.userCodes, Layout.userJumps) }
-        if mode.contains(.open) { return (Layout.openTags, Layout.openCodes, Layout.userJumps) }
+        if mode.contains(.open) { return (Layout.openTags, Layout.openCodes, Layout.openJumps) }
         return (Layout.kernelTags, Layout.kernelCodes, Layout.kernelJumps)
     }
 
     /// What `enterJump` was told.
     func findJump(_ rip: UInt64, mode: TranslationMode) -> UInt? {
         let table = Self.jumpTable(mode)
-        let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
+        let index = Self.jumpSlot(rip, table.count)
         guard unsafe jumps(table.tags, of: current)[index] == rip else { return nil }
         return unsafe UInt(jumps(table.codes, of: current)[index])
     }
@@ -212,7 +218,7 @@ internal import X86
     /// Lets jumps to `rip` find `code` without us.
     func enterJump(_ rip: UInt64, _ code: UInt, mode: TranslationMode, straddles: Bool) {
         let table = Self.jumpTable(mode)
-        let index = Int(truncatingIfNeeded: rip) & (table.count - 1)
+        let index = Self.jumpSlot(rip, table.count)
         unsafe jumps(table.tags, of: current)[index] = rip
         unsafe jumps(table.codes, of: current)[index] = UInt64(code)
         if table.tags == Layout.kernelTags {
