@@ -78,20 +78,19 @@ extension BlockTranslator {
     }
 
     /// The check, and the way to name the operand after it. The Guest's flags
-    /// are as they were, if anybody wants them. R13 is in use until the
+    /// are in their slot afterwards, if anybody wants them. R13 is in use until the
     /// access; R14 too, unless it was asked for.
     func emitAccess(
         _ index: Int, _ m: MemoryOperand, writes: Bool, freeR14: Bool,
-        isStack: Bool = false, saves: Bool = true, restores: Bool = true
+        isStack: Bool = false
     ) -> HostPlace {
         let d = unsafe instruction(index).pointee
         let group = isStack ? d.stackGroup : d.group
-        if let place = emitGrouped(index, m, group: group, freeR14: freeR14, saves: saves, restores: restores) {
+        if let place = emitGrouped(index, m, group: group, freeR14: freeR14) {
             return place
         }
-        let isLive = d.liveBefore != 0
         let retry = e.at
-        if isLive && saves { e.saveFlags() }
+        spillFlags(index)
         emitAddress(m)
         let tables = SoftTLB.tables(mode)
         let table = writes ? tables.write : tables.read
@@ -132,7 +131,6 @@ extension BlockTranslator {
                 place = HostPlace(base: Host.r13, index: Host.r14)
             }
         }
-        if isLive && restores { e.restoreFlags() }
         colds.append(cold)
         return place
     }

@@ -128,7 +128,9 @@ extension BlockTranslator {
             }
         }
         if !moved {
+            fetchFlags(index)
             emitVerbatim(index)
+            noteFlags(index)
             return
         }
         if d.hasHighByte {
@@ -136,7 +138,9 @@ extension BlockTranslator {
             return
         }
         loadNamed(d, hosts)
+        fetchFlags(index)
         emitEncoded(index, hosts: hosts, place: nil)
+        noteFlags(index)
         storeNamed(d, hosts)
     }
 
@@ -154,7 +158,9 @@ extension BlockTranslator {
         }
         let place = emitAccess(index, d.memory, writes: d.memory.writes, freeR14: usesState)
         loadNamed(d, hosts)
+        fetchFlags(index)
         emitEncoded(index, hosts: hosts, place: place)
+        noteFlags(index)
         storeNamed(d, hosts)
     }
 

@@ -58,7 +58,7 @@ extension BlockTranslator {
     /// Calls the Interpreter for this instruction, with its record if there can be one.
     func emitInterpreted(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        e.saveFlags()
+        storeFlags()
         if fixedPage != nil { emitCodePage() }
         let record = unsafe store.addRecord()
         let isPrepared = unsafe core.prepare(
@@ -69,6 +69,7 @@ extension BlockTranslator {
         e.call(to: runtime.slow)
         // Five bytes that are never run: nothing is to be tried again.
         e.jump(to: back)
+        (flagsInCPU, flagsInSlot) = (true, true)
     }
 
     /// Code that knows its page by heart tells it to those who don't.
@@ -84,9 +85,7 @@ extension BlockTranslator {
         let d = unsafe instruction(index).pointee
         let z = unsafe zydisInstruction(index)
         let isWide = unsafe z.pointee.operand_width == 64
-        if d.memory.bytes == 0 {
-            if d.liveBefore != 0 { e.saveFlags() }
-        }
+        spillFlags(index)
         if d.memory.bytes > 0 {
             let p = emitAccess(index, d.memory, writes: false, freeR14: false)
             e.op(
@@ -120,6 +119,7 @@ extension BlockTranslator {
         e.bytes(0xf7, 0xc0 | field << 3 | UInt8(Host.r13 & 7))
         cold.info = SiteInfo(d)
         colds.append(cold)
+        noteFlags(index)
     }
 
     // MARK: Stack
@@ -210,7 +210,7 @@ extension BlockTranslator {
         case .link: emitLink(cold)
         case .miss: emitMiss(cold)
         case .crossJump:
-            e.saveFlags()
+            if !cold.viaSlot { e.saveFlags() }
             emitRIP(cold.target)
             emitJumpTable(cold.index)
         }

@@ -66,8 +66,7 @@ extension BlockTranslator {
             let m = unsafe d.pointee.memory
             switch unsafe d.pointee.kind {
             case .memory, .divide, .push, .jumpIndirect, .callIndirect:
-                let isAligned = unsafe m.alignment > 1 && d.pointee.liveBefore != 0
-                if m.bytes > 0 && m.base >= 0 && m.index < 0 && m.segment == 0 && m.bitIndex < 0 && !isAligned {
+                if m.bytes > 0 && m.base >= 0 && m.index < 0 && m.segment == 0 && m.bitIndex < 0 {
                     let from = m.displacement + (m.base == 4 ? delta : 0)
                     unsafe d.pointee.group = join(m.base, from, m.bytes, writes: m.writes)
                 }
@@ -90,20 +89,19 @@ extension BlockTranslator {
     }
 
     /// The operand by its group's check; nil if it has no group worth one.
-    func emitGrouped(_ index: Int, _ m: MemoryOperand, group number: Int8, freeR14: Bool, saves: Bool, restores: Bool)
-        -> HostPlace?
-    {
+    func emitGrouped(_ index: Int, _ m: MemoryOperand, group number: Int8, freeR14: Bool) -> HostPlace? {
         guard number >= 0, groups[Int(number)].count > 1 else { return nil }
         let group = groups[Int(number)]
         let d = unsafe instruction(index).pointee
         let slot = Slot.addends + Int32(number) * 8
+        // Its alignment will be asked for, if not its page; and R13 is still free.
+        if m.alignment > 1 { spillFlags(index) }
         if group.isChecked {
             e.load(Host.r13, Host.rsp, slot)
         } else {
             groups[Int(number)].isChecked = true
-            let isLive = d.liveBefore != 0
             let retry = e.at
-            if isLive && saves { e.saveFlags() }
+            spillFlags(index)
             var first = m
             first.displacement = group.low - (m.base == 4 ? Int64(d.stackDelta) : 0)
             first.bytes = Int(group.high - group.low)
@@ -121,7 +119,6 @@ extension BlockTranslator {
             colds.append(cold)
             e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
             e.store(Host.r13, Host.rsp, slot)
-            if isLive && restores { e.restoreFlags() }
         }
         var base = host(m.base)
         if base < 0 {
@@ -130,7 +127,6 @@ extension BlockTranslator {
         }
         let displacement = Int32(truncatingIfNeeded: m.displacement)
         if m.alignment > 1 {
-            // No flags are wanted here: see `findGroups`.
             e.lea(Host.r14, base: base, displacement)
             e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
             var cold = Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)

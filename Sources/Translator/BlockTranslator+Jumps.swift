@@ -23,14 +23,14 @@ internal import X86
 
 extension BlockTranslator {
     /// To a place that is known by its distance from the page.
-    func emitDirectJump(to target: Int64, flagsLive: UInt32, viaSlot: Bool = false) {
+    func emitDirectJump(to target: Int64, flagsLive: UInt32) {
         if isNear(target) || fixedPage != nil {
             var cold = Cold(.link, index: count - 1, place: e.jump(), back: e.at)
             cold.target = target
-            cold.viaSlot = viaSlot
+            cold.viaSlot = !flagsInCPU
             colds.append(cold)
         } else {
-            if flagsLive != 0 && !viaSlot { e.saveFlags() }
+            if flagsLive != 0 { storeFlags() }
             emitRIP(target)
             emitJumpTable(count - 1)
         }
@@ -38,10 +38,12 @@ extension BlockTranslator {
 
     func emitConditional(_ index: Int) {
         let d = unsafe instruction(index).pointee
+        fetchFlags()
         let place = e.jump(if: d.condition)
         var cold = Cold(
             isNear(d.target) || fixedPage != nil ? .link : .crossJump, index: index, place: place, back: e.at)
         cold.target = d.target
+        cold.viaSlot = flagsInSlot
         colds.append(cold)
     }
 
@@ -139,22 +141,17 @@ extension BlockTranslator {
 
     func emitCall(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let staysNear = isNear(d.target)
-        // Into another page, or the next: the flags travel in their slot.
-        if !staysNear { e.saveFlags() }
-        let p = emitAccess(
-            index, pushOperand(), writes: true, freeR14: true, isStack: true, saves: staysNear, restores: staysNear)
+        let p = emitAccess(index, pushOperand(), writes: true, freeR14: true, isStack: true)
         emitPushReturn(d, p)
-        emitDirectJump(to: d.target, flagsLive: d.liveAfter, viaSlot: !staysNear)
+        emitDirectJump(to: d.target, flagsLive: d.liveAfter)
     }
 
     func emitReturn(_ index: Int) {
         let d = unsafe instruction(index).pointee
         var operand = pushOperand()
         operand.displacement = 0
-        e.saveFlags()
-        let p = emitAccess(
-            index, operand, writes: false, freeR14: true, isStack: true, saves: false, restores: false)
+        spillFlags(index)
+        let p = emitAccess(index, operand, writes: false, freeR14: true, isStack: true)
         e.op(0x8b, Host.r14, base: p.base, index: p.index, p.displacement)
         emitJumpTable(index, release: Int32(8 + d.immediate), mayFault: true)
     }
@@ -162,9 +159,9 @@ extension BlockTranslator {
     /// R14 = where an indirect branch leads.
     private func emitTarget(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        e.saveFlags()
+        spillFlags(index)
         if d.memory.bytes > 0 {
-            let p = emitAccess(index, d.memory, writes: false, freeR14: false, saves: false, restores: false)
+            let p = emitAccess(index, d.memory, writes: false, freeR14: false)
             e.op(0x8b, Host.r14, base: p.base, index: p.index, scale: p.scale, p.displacement)
             return
         }
@@ -193,9 +190,7 @@ extension BlockTranslator {
         var cold = Cold(.slow, index: index, place: e.jump(if: Condition.above), back: e.at)
         cold.info = SiteInfo(d)
         colds.append(cold)
-        // The flags are in their slot already.
-        let p = emitAccess(
-            index, pushOperand(), writes: true, freeR14: true, isStack: true, saves: false, restores: false)
+        let p = emitAccess(index, pushOperand(), writes: true, freeR14: true, isStack: true)
         emitPushReturn(d, p)
         e.load(Host.r14, Host.rsp, Slot.operand)
         emitJumpTable(index)

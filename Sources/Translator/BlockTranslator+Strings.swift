@@ -39,11 +39,10 @@ extension BlockTranslator {
 
     func emitRepeated(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        let isLive = d.liveBefore != 0
         let shift = UInt8(Int(d.immediate).trailingZeroBitCount)
         let retry = e.at
         var places: [BufferPlace] = []
-        if isLive { e.saveFlags() }
+        spillFlags(index)
         // Nothing to do is not to touch anything either.
         e.lea(Host.r13, base: Host.rcx, -1)
         e.immediate(7, Host.r13, 0xfff)
@@ -66,7 +65,6 @@ extension BlockTranslator {
         emitVerbatim(index)
         e.op(0x29, Host.r13, rm: Host.rdi)  // sub rdi, r13
         if d.kind == .copy { e.op(0x29, Host.r14, rm: Host.rsi) }
-        if isLive { e.restoreFlags() }
         for place in places {
             var cold = Cold(.slow, index: index, place: place, back: e.at)
             cold.info = SiteInfo(d)

@@ -11,33 +11,23 @@ internal import X86
 // was translated for, or are left to the Interpreter.
 
 extension BlockTranslator {
-    /// Runs `body`, which spoils the flags, with the Guest's put aside if they are wanted.
-    private func keepingFlags(_ index: Int, _ body: () -> Void) {
-        let isLive = unsafe instruction(index).pointee.liveBefore != 0
-        if isLive { e.saveFlags() }
-        body()
-        if isLive { e.restoreFlags() }
-    }
-
     /// CLI and STI at CPL 0, where IOPL cannot forbid them. STI's shadow of one
     /// instruction comes by itself: requests are looked at where blocks begin.
     func emitInterruptFlag(_ index: Int) {
         let sets = unsafe instruction(index).pointee.kind == .setInterrupts
-        keepingFlags(index) {
-            e.immediate(sets ? 1 : 4, Host.rsp, offsets.rflags, value: sets ? 0x200 : ~0x200)
-            e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
-        }
+        spillFlags(index)
+        e.immediate(sets ? 1 : 4, Host.rsp, offsets.rflags, value: sets ? 0x200 : ~0x200)
+        e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
     }
 
     /// STAC and CLAC: what follows is code of another mode.
     func emitOverride(_ index: Int) {
         let d = unsafe instruction(index).pointee
         let sets = d.kind == .setOverride
-        keepingFlags(index) {
-            e.immediate(
-                sets ? 1 : 4, Host.rsp, offsets.rflags,
-                value: Int32(truncatingIfNeeded: sets ? RFlags.alignmentCheck : ~RFlags.alignmentCheck))
-        }
+        spillFlags(index)
+        e.immediate(
+            sets ? 1 : 4, Host.rsp, offsets.rflags,
+            value: Int32(truncatingIfNeeded: sets ? RFlags.alignmentCheck : ~RFlags.alignmentCheck))
         if mode.contains(.smap) {
             e.load(Host.r13, Host.rsp, sets ? Slot.openSet : Slot.closedSet)
             e.store(Host.r13, Host.rsp, offsets.tlb)
@@ -60,17 +50,16 @@ extension BlockTranslator {
 
     /// RDTSC: the Host's, and what the Guest's is ahead of it.
     func emitTimeStamp(_ index: Int) {
-        keepingFlags(index) {
-            e.bytes(0x0f, 0x31)
-            e.shift(4, Host.rdx, 32)
-            e.op(0x09, Host.rdx, rm: Host.rax)  // or rax, rdx
-            e.op(0x03, Host.rax, base: Host.rsp, offsets.tscOffset)
-            e.move(Host.rdx, Host.rax)
-            e.shift(5, Host.rdx, 32)
-            e.move(Host.rax, Host.rax, wide: false)
-            if unsafe instruction(index).pointee.kind == .timeStampAndAux {
-                e.load(Host.rcx, Host.rsp, offsets.tscAux, wide: false)
-            }
+        spillFlags(index)
+        e.bytes(0x0f, 0x31)
+        e.shift(4, Host.rdx, 32)
+        e.op(0x09, Host.rdx, rm: Host.rax)  // or rax, rdx
+        e.op(0x03, Host.rax, base: Host.rsp, offsets.tscOffset)
+        e.move(Host.rdx, Host.rax)
+        e.shift(5, Host.rdx, 32)
+        e.move(Host.rax, Host.rax, wide: false)
+        if unsafe instruction(index).pointee.kind == .timeStampAndAux {
+            e.load(Host.rcx, Host.rsp, offsets.tscAux, wide: false)
         }
     }
 
@@ -112,8 +101,7 @@ extension BlockTranslator {
             e.load(Host.r14, Host.rsp, Int32(number * 8))
             register = Host.r14
         }
-        let isLive = d.liveBefore != 0
-        if isLive { e.saveFlags() }
+        spillFlags(index)
         // Not canonical: #GP, by the Interpreter.
         e.move(Host.r13, register)
         e.shift(7, Host.r13, 47)
@@ -123,7 +111,6 @@ extension BlockTranslator {
         cold.info = SiteInfo(d)
         colds.append(cold)
         emitSetBase(segment, register)
-        if isLive { e.restoreFlags() }
     }
 
     // MARK: System calls
@@ -178,7 +165,7 @@ extension BlockTranslator {
     /// take RIP and RFLAGS, the masked flags go, LSTAR is where it leads.
     func emitSystemCall(_ index: Int) {
         let d = unsafe instruction(index).pointee
-        e.saveFlags()
+        spillFlags(index)
         e.immediate(7, Host.rsp, Slot.systemCalls, value: 0)
         leaveToInterpreter(index, e.jump(if: Condition.equal))
         emitFlagsImage()
@@ -240,15 +227,13 @@ extension BlockTranslator {
 
     /// PUSHFQ: the CPU's arithmetic flags among those of the state.
     func emitPushFlags(_ index: Int) {
-        let d = unsafe instruction(index).pointee
-        e.saveFlags()
-        let p = emitAccess(index, stackOperand(-8), writes: true, freeR14: true, isStack: true, saves: false, restores: false)
+        spillFlags(index)
+        let p = emitAccess(index, stackOperand(-8), writes: true, freeR14: true, isStack: true)
         e.store(Host.r13, Host.rsp, Slot.operand)
         emitFlagsImage()
         e.load(Host.r13, Host.rsp, Slot.operand)
         e.op(0x89, Host.r14, base: p.base, index: p.index, p.displacement)
         e.lea(Host.guestStack, base: Host.guestStack, -8)
-        if d.liveAfter != 0 { e.restoreFlags() }
     }
 }
 //:

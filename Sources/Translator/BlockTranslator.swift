@@ -82,6 +82,9 @@ struct SiteInfo {
     var physicalPage: UInt64 = 0
     var colds: [Cold] = []
     var groups: [AccessGroup] = []
+    /// Where the Guest's flags are at this point of the block (S:465).
+    var flagsInCPU = false
+    var flagsInSlot = false
     /// Offsets in the page past the block that liveness was read from.
     private var dependsOn: (low: Int, high: Int) = (0, 0)
 
@@ -319,16 +322,15 @@ struct SiteInfo {
 
     private func emitHead(start: Int, _ block: inout Block) {
         e.align(16)
-        block.entry = e.address
-        let live = unsafe decoded[0].liveBefore
-        if live != 0 { e.restoreFlags() }
         block.direct = e.address
-        // Somebody calls? With the flags wanted, they are put aside first.
-        if live != 0 { e.saveFlags() }
+        let isLive = unsafe decoded[0].liveBefore != 0
+        if isLive { e.saveFlags() }
+        block.entry = e.address
+        (flagsInCPU, flagsInSlot) = (false, isLive)
+        // Somebody calls?
         e.immediate(7, Host.rsp, Layout.requestWord, value: 0)
         let isCalled = e.jump(if: Condition.notEqual)
         colds.append(Cold(.poll, index: 0, place: isCalled, back: e.at))
-        if live != 0 { e.restoreFlags() }
     }
 
     /// Where the entries lead when the block has died: the code is looked up anew.

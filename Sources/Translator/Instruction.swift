@@ -77,6 +77,8 @@ struct Decoded {
     /// Flags it reads; flags it surely writes.
     var reads: UInt32 = 0
     var writes: UInt32 = 0
+    /// Flags that it may write, or leave undefined.
+    var changes: UInt32 = 0
     /// Flags that somebody may read, before it and after.
     var liveBefore: UInt32 = 0
     var liveAfter: UInt32 = 0
@@ -179,6 +181,7 @@ enum Flags {
         let flags = unsafe accessed.pointee
         decoded.reads = flags.tested & Flags.all
         decoded.writes = (flags.modified | flags.set_0 | flags.set_1 | flags.undefined) & Flags.all
+        decoded.changes = decoded.writes
         switch unsafe d.pointee.meta.category {
         case ZYDIS_CATEGORY_SHIFT:
             // A count of zero leaves them.
