@@ -108,16 +108,14 @@ extension BlockTranslator {
             emitAddress(first)
             let tables = SoftTLB.tables(mode)
             let table = group.writes ? tables.write : tables.read
-            e.move(Host.r13, Host.r14)
-            e.shift(5, Host.r13, 8)
-            e.immediate(4, Host.r13, 0x3ff0, wide: false)
-            e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+            emitSlot()
+            emitTag(table)
             e.immediate(7, Host.r14, Int32(4096 - first.bytes))
             var cold = Cold(.group, index: index, place: e.jump(if: Condition.above), back: retry)
             cold.operand = first
             cold.info = SiteInfo(d, bytes: first.bytes, writes: group.writes, kind: .group)
             colds.append(cold)
-            e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+            emitAddend(table)
             e.store(Host.r13, Host.rsp, slot)
         }
         var base = host(m.base)

@@ -18,10 +18,8 @@ extension BlockTranslator {
         let tables = SoftTLB.tables(mode)
         let table = writes ? tables.write : tables.read
         e.move(Host.r14, register)
-        e.move(Host.r13, register)
-        e.shift(5, Host.r13, 8)
-        e.immediate(4, Host.r13, 0x3ff0, wide: false)
-        e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, table)
+        emitSlot()
+        emitTag(table)
         e.immediate(7, Host.r14, 0xfff)
         var operand = MemoryOperand()
         operand.base = register
@@ -33,7 +31,7 @@ extension BlockTranslator {
         e.lea(Host.r14, base: Host.r14, index: Host.rcx, scale: shift, 0)
         e.immediate(7, Host.r14, 0x1000)
         let isLonger = e.jump(if: Condition.above)
-        e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, table + 8)
+        emitAddend(table)
         return isLonger
     }
 

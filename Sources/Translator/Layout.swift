@@ -48,6 +48,8 @@ enum Layout {
     static let spaceCount = 8
 
     static let tlbEntries = 1024
+    /// From a table's tags to its addends.
+    static let addends: Int32 = 0x2000
     static let kernelJumps = 8192
     static let userJumps = 8192
     static let openJumps = 1024
@@ -82,16 +84,28 @@ enum Slot {
     static let userSegments = Layout.slots + 256 + 64
 }
 
-/// One page in a TLB that generated code reads.
-struct SoftTLBEntry: BitwiseCopyable {
-    /// The page's linear address.
-    var tag: UInt64
+/// A TLB as generated code reads it: two arrays.
+struct SoftTLBTable {
+    /// The pages' linear addresses.
+    let tags: UnsafeMutablePointer<UInt64>
     /// Host address − linear address.
-    var addend: UInt64 = 0
+    var addends: UnsafeMutablePointer<UInt64> { unsafe tags + Int(Layout.addends) / 8 }
 
-    /// An entry for no address: whatever is looked up in slot `index` has that
-    /// number in bits 12…21 of its address, canonical or not, and this tag has not.
-    static func empty(_ index: Int) -> SoftTLBEntry { SoftTLBEntry(tag: UInt64(index ^ 1) &<< 12) }
+    /// No address is found: whatever is looked up in slot `index` has that
+    /// number in bits 12…21, canonical or not, and this tag has not.
+    static func emptyTag(_ index: Int) -> UInt64 { UInt64(index ^ 1) &<< 12 }
+
+    func empty(_ index: Int) { unsafe tags[index] = Self.emptyTag(index) }
+    func isEmpty(_ index: Int) -> Bool { unsafe tags[index] == Self.emptyTag(index) }
+
+    func empty() {
+        for index in 0..<Layout.tlbEntries { empty(index) }
+    }
+
+    func enter(_ index: Int, tag: UInt64, addend: UInt64) {
+        unsafe tags[index] = tag
+        unsafe addends[index] = addend
+    }
 }
 
 /// The memory behind the layout: eight images of one context.

@@ -60,17 +60,12 @@ internal import X86
 
     // MARK: Tables
 
-    private func table(_ offset: Int32, of space: Int) -> UnsafeMutablePointer<SoftTLBEntry> {
-        unsafe (images.base(space) + Int(offset)).assumingMemoryBound(to: SoftTLBEntry.self)
+    private func table(_ offset: Int32, of space: Int) -> SoftTLBTable {
+        unsafe SoftTLBTable(tags: (images.base(space) + Int(offset)).assumingMemoryBound(to: UInt64.self))
     }
 
     private func jumps(_ offset: Int32, of space: Int) -> UnsafeMutablePointer<UInt64> {
         unsafe (images.base(space) + Int(offset)).assumingMemoryBound(to: UInt64.self)
-    }
-
-    private func empty(_ offset: Int32, of space: Int) {
-        let entries = unsafe table(offset, of: space)
-        for index in 0..<Layout.tlbEntries { unsafe entries[index] = .empty(index) }
     }
 
     /// Where a RIP is looked for: functions of different pages that begin at
@@ -88,7 +83,7 @@ internal import X86
 
     private func emptySpace(_ number: Int) {
         for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
-            empty(offset, of: number)
+            table(offset, of: number).empty()
         }
         spaces[number].largePages = PageFilter()
         emptySpaceJumps(number)
@@ -108,8 +103,8 @@ internal import X86
     }
 
     private func emptyKernelData() {
-        empty(Layout.kernelRead, of: 0)
-        empty(Layout.kernelWrite, of: 0)
+        table(Layout.kernelRead, of: 0).empty()
+        table(Layout.kernelWrite, of: 0).empty()
         kernelLarge.removeAll()
         localPageCount = 0
     }
@@ -138,18 +133,19 @@ internal import X86
         if write && !mayWrite { return false }
         fills &+= 1
         let tag = address & ~0xfff
-        let entry = SoftTLBEntry(tag: tag, addend: UInt64(UInt(bitPattern: page)) &- tag)
+        let addend = UInt64(UInt(bitPattern: page)) &- tag
         let index = Int(truncatingIfNeeded: address >> 12) & (Layout.tlbEntries - 1)
         let tables = Self.tables(mode)
-        let reads = unsafe table(tables.read, of: current) + index, writes = unsafe table(tables.write, of: current) + index
-        unsafe reads.pointee = entry
+        let reads = table(tables.read, of: current), writes = table(tables.write, of: current)
+        reads.enter(index, tag: tag, addend: addend)
         // A read must not cost another page its write entry: an instruction that
         // copies between two pages of one slot would chase its own tail.
-        let mayReplace = unsafe write || writes.pointee.tag == tag || writes.pointee.tag == SoftTLBEntry.empty(index).tag
         if mayWrite {
-            if mayReplace { unsafe writes.pointee = entry }
-        } else if unsafe writes.pointee.tag == tag {
-            unsafe writes.pointee = .empty(index)
+            if unsafe write || writes.tags[index] == tag || writes.isEmpty(index) {
+                writes.enter(index, tag: tag, addend: addend)
+            }
+        } else if unsafe writes.tags[index] == tag {
+            writes.empty(index)
         }
         let isKernel = tables.read == Layout.kernelRead
         if isKernel && !translation.global { noteLocal(tag) }
@@ -173,15 +169,15 @@ internal import X86
     func forgetWrites(to frame: UInt64) {
         guard let page = unsafe ram.hostPointer(GuestPhysicalAddress(frame & ~0xfff), 4096) else { return }
         let host = UInt64(UInt(bitPattern: page))
-        func scan(_ entries: UnsafeMutablePointer<SoftTLBEntry>) {
-            for index in 0..<Layout.tlbEntries where unsafe entries[index].tag &+ entries[index].addend == host {
-                unsafe entries[index] = .empty(index)
+        func scan(_ table: SoftTLBTable) {
+            for index in 0..<Layout.tlbEntries where unsafe table.tags[index] &+ table.addends[index] == host {
+                table.empty(index)
             }
         }
-        unsafe scan(table(Layout.kernelWrite, of: 0))
+        scan(table(Layout.kernelWrite, of: 0))
         for number in 0..<Layout.spaceCount where number == current || spaces[number].pcid != .max {
-            unsafe scan(table(Layout.userWrite, of: number))
-            unsafe scan(table(Layout.openWrite, of: number))
+            scan(table(Layout.userWrite, of: number))
+            scan(table(Layout.openWrite, of: number))
         }
     }
 
@@ -312,18 +308,18 @@ internal import X86
 
     private func emptyKernelPage(_ address: UInt64) {
         let index = Int(truncatingIfNeeded: address >> 12) & (Layout.tlbEntries - 1)
-        for offset in [Layout.kernelRead, Layout.kernelWrite] { unsafe table(offset, of: 0)[index] = .empty(index) }
+        for offset in [Layout.kernelRead, Layout.kernelWrite] { table(offset, of: 0).empty(index) }
     }
 
     private func flushPage(_ address: UInt64, in number: Int) -> Bool {
         let index = Int(truncatingIfNeeded: address >> 12) & (Layout.tlbEntries - 1)
         for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
-            unsafe table(offset, of: number)[index] = .empty(index)
+            table(offset, of: number).empty(index)
         }
         emptyKernelPage(address)
         if spaces[number].largePages.containsLarge(address) {
             for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
-                empty(offset, of: number)
+                table(offset, of: number).empty()
             }
             spaces[number].largePages = PageFilter()
         }
