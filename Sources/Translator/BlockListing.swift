@@ -56,7 +56,8 @@ extension BlockTranslator {
             if d.kind == .jumpIf && d.target == Int64(d.offset) + Int64(d.length) { isAmbiguous = true }
         }
         let end = lines[lines.count - 1].offset + lines[lines.count - 1].length
-        let entry = unsafe min(store.blocks[Int(block)].entry, store.blocks[Int(block)].direct)
+        let entry = unsafe min(
+            store.blocks[Int(block)].entry, store.blocks[Int(block)].linked, store.blocks[Int(block)].direct)
         let bytes = unsafe UnsafeBufferPointer(start: codeBytes(UInt16(first)), count: end)
         let writable = unsafe UnsafeMutableRawPointer(store.writable(entry).pointer)
         let size = unsafe UnsafeMutableRawPointer(e.at.pointer) - writable

@@ -22,9 +22,13 @@ internal import X86
 // are put into their slot first, and a block that wants them takes them out.
 
 extension BlockTranslator {
+    /// Whether a jump to this distance from the page's start leads to the same code
+    /// whatever program runs: kernels lie still.
+    private func isLinkable(_ target: Int64) -> Bool { isNear(target) || fixedPage != nil && !mode.isUser }
+
     /// To a place that is known by its distance from the page.
     func emitDirectJump(to target: Int64, flagsLive: UInt32) {
-        if isNear(target) || fixedPage != nil {
+        if isLinkable(target) {
             var cold = Cold(.link, index: count - 1, place: e.jump(), back: e.at)
             cold.target = target
             cold.viaSlot = !flagsInCPU
@@ -41,7 +45,7 @@ extension BlockTranslator {
         fetchFlags()
         let place = e.jump(if: d.condition)
         var cold = Cold(
-            isNear(d.target) || fixedPage != nil ? .link : .crossJump, index: index, place: place, back: e.at)
+            isLinkable(d.target) ? .link : .crossJump, index: index, place: place, back: e.at)
         cold.target = d.target
         cold.viaSlot = flagsInSlot
         colds.append(cold)
@@ -60,17 +64,9 @@ extension BlockTranslator {
         cold.release = release
         cold.mayFault = mayFault
         if release != 0 { e.lea(Host.guestStack, base: Host.guestStack, release) }
-        if mode.isUser {
-            // Where the code finds its page.
-            e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
-            e.immediate(4, Host.r14, -4096)
-            e.store(Host.r14, Host.rsp, StateOffsets.codePage)
-            e.jump(register: Host.r13)
-        } else {
-            e.rex(false, 4, Host.r13, Host.rsp)
-            e.byte(0xff)
-            e.memory(4, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
-        }
+        e.rex(false, 4, Host.r13, Host.rsp)
+        e.byte(0xff)  // jmp
+        e.memory(4, base: Host.rsp, index: Host.r13, scale: 3, table.codes)
         colds.append(cold)
     }
 

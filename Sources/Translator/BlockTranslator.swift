@@ -157,8 +157,7 @@ struct SiteInfo {
 
         e = store.emitter()
         colds.removeAll(keepingCapacity: true)
-        var block = Block(
-            key: key, entry: 0, direct: 0, staleEntry: 0, staleDirect: 0, start: 0, end: 0)
+        var block = Block(key: key, start: 0, end: 0)
         emitHead(start: start, &block)
         for index in 0..<count { emit(index) }
         if unsafe !decoded[count - 1].kind.endsBlock {
@@ -322,10 +321,20 @@ struct SiteInfo {
 
     private func emitHead(start: Int, _ block: inout Block) {
         e.align(16)
-        block.direct = e.address
         let isLive = unsafe decoded[0].liveBefore != 0
+        var intoBlock: BufferPlace?
+        if fixedPage == nil {
+            // Whoever comes from elsewhere tells the page.
+            block.entry = e.address
+            e.immediate(4, Host.r14, -4096)
+            e.store(Host.r14, Host.rsp, StateOffsets.codePage)
+            if isLive { intoBlock = e.jump() }
+        }
+        block.direct = e.address
         if isLive { e.saveFlags() }
-        block.entry = e.address
+        if let intoBlock { e.patchHere(intoBlock) }
+        block.linked = e.address
+        if fixedPage != nil { block.entry = block.linked }
         (flagsInCPU, flagsInSlot) = (false, isLive)
         // Somebody calls?
         e.immediate(7, Host.rsp, Layout.requestWord, value: 0)
@@ -337,8 +346,9 @@ struct SiteInfo {
     private func emitStale(start: Int, _ block: inout Block) {
         block.staleDirect = e.address
         if unsafe decoded[0].liveBefore != 0 { e.saveFlags() }
-        block.staleEntry = e.address
+        block.staleLinked = e.address
         emitRIP(Int64(start))
+        block.staleEntry = e.address
         e.jump(to: runtime.renew)
     }
 

@@ -18,12 +18,16 @@ internal import Synchronization
 /// A translated run of instructions.
 struct Block: BitwiseCopyable {
     var key: BlockKey
-    /// Where jumps with the flags in their slot come in, and those with the flags in the CPU. Executable addresses.
-    var entry: UInt
-    var direct: UInt
+    /// Where jumps come in, as executable addresses: from anywhere, with RIP in
+    /// R14 and the flags in their slot; from the page that the block is in,
+    /// flags in their slot; the same with the flags in the CPU.
+    var entry: UInt = 0
+    var linked: UInt = 0
+    var direct: UInt = 0
     /// What the entries are overwritten with: jumps to these places.
-    var staleEntry: UInt
-    var staleDirect: UInt
+    var staleEntry: UInt = 0
+    var staleLinked: UInt = 0
+    var staleDirect: UInt = 0
     /// Byte offsets in its page, first and past the last that the translation depends on.
     var start: UInt16
     var end: UInt16
@@ -238,7 +242,7 @@ struct Link: BitwiseCopyable {
         let block = unsafe blocks[Int(number)]
         let key = BlockKey(physical: block.secondPage, page: .max << 12, mode: [])
         var stand = Block(
-            key: key, entry: 0, direct: 0, staleEntry: 0, staleDirect: 0, start: 0, end: UInt16(count))
+            key: key, start: 0, end: UInt16(count))
         stand.partner = number
         _ = add(stand)
     }
@@ -269,7 +273,7 @@ struct Link: BitwiseCopyable {
         let link = unsafe links + Int(number)
         if unsafe link.pointee.kind.contains(.linked) { return }
         let target = unsafe blocks + Int(block)
-        let address = unsafe link.pointee.kind.contains(.viaSlot) ? target.pointee.entry : target.pointee.direct
+        let address = unsafe link.pointee.kind.contains(.viaSlot) ? target.pointee.linked : target.pointee.direct
         unsafe Emitter.patch(place(link.pointee.place), to: writable(address))
         unsafe link.pointee.kind.insert(.linked)
         unsafe link.pointee.block = block
@@ -364,7 +368,8 @@ struct Link: BitwiseCopyable {
             link = next
         }
         overwrite(block.direct, with: block.staleDirect)
-        if block.entry != block.direct { overwrite(block.entry, with: block.staleEntry) }
+        if block.linked != block.direct { overwrite(block.linked, with: block.staleLinked) }
+        if block.entry != block.linked { overwrite(block.entry, with: block.staleEntry) }
     }
 
     private func overwrite(_ address: UInt, with target: UInt) {

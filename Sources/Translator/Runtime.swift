@@ -56,7 +56,11 @@ struct Runtime {
         e.load(Host.rax, Host.rsp, Slot.flags, wide: false)
         e.bytes(0x04, 0x7f, 0x9e)  // add al, 7f; sahf
         e.move(Host.rax, Host.r13)
-        e.jump(register: Host.r14)
+        // Where code comes in that does not know its page, it is found by RIP.
+        e.load(Host.r14, Host.rsp, offsets.rip)
+        e.rex(false, 4, -1, Host.rsp)
+        e.byte(0xff)  // jmp [returnAddress]
+        e.memory(4, base: Host.rsp, Slot.returnAddress)
 
         // RAX is what Swift returned, RBX the image that called.
         e.align(16)
@@ -70,9 +74,10 @@ struct Runtime {
         // 1: past the jump that does it again, which is five bytes long.
         e.lea(Host.r14, base: Host.r14, index: Host.rax, scale: 2, 0)
         e.op(0x01, Host.rax, rm: Host.r14)
+        e.store(Host.r14, Host.rsp, Slot.returnAddress)
         e.jump(to: resume)
         e.patchHere(isCode)
-        e.move(Host.r14, Host.rax)
+        e.store(Host.rax, Host.rsp, Slot.returnAddress)
         e.jump(to: resume)
 
         func callSwift(_ function: UInt) {
@@ -135,7 +140,7 @@ struct Runtime {
         e.bytes(0x48, 0x83, 0xec, 8)  // sub rsp, 8: aligned to 16 where Swift is called
         e.store(Host.rsp, Host.rdi, Slot.hostStack)
         e.move(Host.rsp, Host.rdi)
-        e.move(Host.r14, Host.rsi)
+        e.store(Host.rsi, Host.rsp, Slot.returnAddress)
         e.jump(to: resume)
         e.align(16)
     }

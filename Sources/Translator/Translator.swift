@@ -280,8 +280,9 @@ internal import X86
         let isUser = mode.isUser
         guard let physical = fetchAddress(rip, isUser: isUser) else { return Answer.out }
         let virtualPage = rip & ~0xfff
-        // Code of the kernel's that lies where a constant of 32 bits reaches knows its address.
-        let isFixed = !isUser && Int64(bitPattern: virtualPage) == Int64(Int32(truncatingIfNeeded: virtualPage))
+        // Code that lies where a constant of 32 bits reaches knows its address: kernels, and
+        // programs that are not position-independent.
+        let isFixed = Int64(bitPattern: virtualPage) == Int64(Int32(truncatingIfNeeded: virtualPage))
         let key = BlockKey(physical: physical, page: isFixed ? virtualPage : 0,
             mode: isAlone ? TranslationMode(rawValue: mode.rawValue | TranslationMode.alone.rawValue) : mode)
         let block: Int32
@@ -306,8 +307,7 @@ internal import X86
             return Answer.out
         }
         lastFound = block
-        // Kernel code that does not know its page is told it here, each time.
-        if (isUser || isFixed) && !isAlone {
+        if !isAlone {
             unsafe tlb.enterJump(rip, entry, mode: mode, straddles: store.blocks[Int(block)].straddles)
         }
         return entry
