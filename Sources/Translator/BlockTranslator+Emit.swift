@@ -211,8 +211,7 @@ extension BlockTranslator {
         case .miss: emitMiss(cold)
         case .crossJump:
             if !cold.viaSlot { e.saveFlags() }
-            emitRIP(cold.target)
-            emitJumpTable(cold.index)
+            emitFarJump(cold.index, to: cold.target)
         }
     }
 }

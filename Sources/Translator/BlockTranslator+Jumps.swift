@@ -35,9 +35,26 @@ extension BlockTranslator {
             colds.append(cold)
         } else {
             if flagsLive != 0 { storeFlags() }
-            emitRIP(target)
-            emitJumpTable(count - 1)
+            emitFarJump(count - 1, to: target)
         }
+    }
+
+    /// Into another page of a program, by the jump table; flags in their slot.
+    func emitFarJump(_ index: Int, to target: Int64) {
+        guard let fixedPage, let rip = Int32(exactly: Int64(bitPattern: fixedPage &+ UInt64(bitPattern: target))) else {
+            emitRIP(target)
+            emitJumpTable(index)
+            return
+        }
+        // The slot is known now, and code there needs nobody to tell it its page.
+        let table = SoftTLB.jumpTable(mode)
+        let place = Int32(SoftTLB.jumpSlot(UInt64(bitPattern: Int64(rip)), table.count) * 8)
+        e.immediate(7, Host.rsp, table.tags + place, value: rip, wide: true)
+        var cold = Cold(.miss, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
+        cold.farTarget = target
+        colds.append(cold)
+        e.byte(0xff)  // jmp
+        e.memory(4, base: Host.rsp, table.codes + place)
     }
 
     func emitConditional(_ index: Int) {
@@ -73,6 +90,7 @@ extension BlockTranslator {
     /// The table does not know the target. One that is not canonical is the
     /// instruction's own fault, so that nothing may be done yet.
     func emitMiss(_ cold: Cold) {
+        if let target = cold.farTarget { emitRIP(target) }
         guard cold.mayFault else {
             e.jump(to: runtime.lookup)
             return

@@ -392,6 +392,8 @@ struct Cold {
     var operand: MemoryOperand?
     var info: SiteInfo?
     var target: Int64 = 0
+    /// Of a miss: the target, if R14 does not hold it yet.
+    var farTarget: Int64?
     var viaSlot = false
     /// Added to RSP before a miss is looked up.
     var release: Int32 = 0

@@ -70,7 +70,7 @@ internal import X86
 
     /// Where a RIP is looked for: functions of different pages that begin at
     /// the same place of theirs must not share a slot. `emitJumpTable` does the same.
-    private static func jumpSlot(_ rip: UInt64, _ count: Int) -> Int {
+    static func jumpSlot(_ rip: UInt64, _ count: Int) -> Int {
         Int(truncatingIfNeeded: rip ^ (rip & 0xffff_ffff) >> 12) & (count - 1)
     }
 
