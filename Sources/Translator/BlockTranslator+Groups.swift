@@ -23,6 +23,8 @@ struct AccessGroup {
     var count = 1
     /// Its first access has been written.
     var isChecked = false
+    /// An offset that was found to be a multiple of `alignment`.
+    var aligned: (offset: Int64, alignment: Int)?
     /// A jump out of the block has come since it was opened.
     var isBehindJump = false
 
@@ -94,8 +96,17 @@ extension BlockTranslator {
         let group = groups[Int(number)]
         let d = unsafe instruction(index).pointee
         let slot = Slot.addends + Int32(number) * 8
-        // Its alignment will be asked for, if not its page; and R13 is still free.
-        if m.alignment > 1 { spillFlags(index) }
+        // The base stays as it is, so that one operand's alignment speaks for others.
+        let offset = m.displacement + (m.base == 4 ? Int64(d.stackDelta) : 0)
+        let isKnown = group.aligned.map {
+            $0.alignment >= m.alignment && (offset - $0.offset) & Int64(m.alignment - 1) == 0
+        }
+        let asksAlignment = m.alignment > 1 && isKnown != true
+        if asksAlignment {
+            groups[Int(number)].aligned = (offset, m.alignment)
+            // R13 is still free.
+            spillFlags(index)
+        }
         if group.isChecked {
             e.load(Host.r13, Host.rsp, slot)
         } else {
@@ -124,7 +135,7 @@ extension BlockTranslator {
             base = Host.r14
         }
         let displacement = Int32(truncatingIfNeeded: m.displacement)
-        if m.alignment > 1 {
+        if asksAlignment {
             e.lea(Host.r14, base: base, displacement)
             e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
             var cold = Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
