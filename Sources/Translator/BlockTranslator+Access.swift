@@ -79,6 +79,14 @@ extension BlockTranslator {
         }
     }
 
+    /// Where an access of this block goes that the TLB's first way does not know.
+    func refill(_ info: SiteInfo) -> BufferPlace {
+        guard info.isAccess || info.isGroup else { return runtime.slow }
+        let tables = SoftTLB.tables(mode)
+        let index = SoftTLB.allTables.firstIndex(of: info.writes ? tables.write : tables.read)
+        return index.map { runtime.refills[$0] } ?? runtime.slow
+    }
+
     /// R13 = the slot of the page of the address in R14.
     func emitSlot() {
         e.move(Host.r13, Host.r14, wide: false)
@@ -106,8 +114,8 @@ extension BlockTranslator {
         if let place = emitGrouped(index, m, group: group, freeR14: freeR14) {
             return place
         }
-        let retry = e.at
         spillFlags(index)
+        let retry = e.at
         emitAddress(m)
         let tables = SoftTLB.tables(mode)
         let table = writes ? tables.write : tables.read

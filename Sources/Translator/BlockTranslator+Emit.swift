@@ -202,8 +202,9 @@ extension BlockTranslator {
             // The check may have failed after it spoiled R13 and R14: nothing else.
             if fixedPage != nil { emitCodePage() }
             if let operand = cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
-            e.constant(Host.r13, UInt64(cold.info?.word ?? SiteInfo(d).word))
-            e.call(to: runtime.slow)
+            let info = cold.info ?? SiteInfo(d)
+            e.constant(Host.r13, UInt64(info.word))
+            e.call(to: refill(info))
             e.jump(to: cold.back)
             if let next = cold.next { e.jump(to: next) }
         case .group: emitUngrouped(cold)

@@ -111,8 +111,8 @@ extension BlockTranslator {
             e.load(Host.r13, Host.rsp, slot)
         } else {
             groups[Int(number)].isChecked = true
-            let retry = e.at
             spillFlags(index)
+            let retry = e.at
             var first = m
             first.displacement = group.low - (m.base == 4 ? Int64(d.stackDelta) : 0)
             first.bytes = Int(group.high - group.low)
@@ -160,7 +160,7 @@ extension BlockTranslator {
         let isSplit = e.jump(if: Condition.above)
         if fixedPage != nil { emitCodePage() }
         e.constant(Host.r13, UInt64(info.word))
-        e.call(to: runtime.slow)
+        e.call(to: refill(info))
         e.jump(to: cold.back)
         e.patchHere(isSplit)
         // This instruction once more, where it is alone.

@@ -38,9 +38,9 @@ extension BlockTranslator {
     func emitRepeated(_ index: Int) {
         let d = unsafe instruction(index).pointee
         let shift = UInt8(Int(d.immediate).trailingZeroBitCount)
-        let retry = e.at
         var places: [BufferPlace] = []
         spillFlags(index)
+        let retry = e.at
         // Nothing to do is not to touch anything either.
         e.lea(Host.r13, base: Host.rcx, -1)
         e.immediate(7, Host.r13, 0xfff)

@@ -18,7 +18,7 @@ internal import X86
 //          + 0x3000   slots: see `Slot`
 //          + 0x4000   the request word's page
 //          + 0x5000   TLB of supervisor pages, then the kernel's jump table
-//          + 0x2d000  TLBs and jump table of one address space
+//          + 0x35000  TLBs and jump table of one address space
 //
 // The last part is there once for each of eight address spaces. All else is
 // shared between eight images of the whole, which are mappings of one memfd:
@@ -31,25 +31,26 @@ enum Layout {
     static let slots: Int32 = 0x3000
     static let requestWord: Int32 = 0x4000
     static let kernelRead: Int32 = 0x5000
-    static let kernelWrite: Int32 = 0x9000
-    static let kernelTags: Int32 = 0xd000
-    static let kernelCodes: Int32 = 0x1d000
-    static let space: Int32 = 0x2d000
+    static let kernelWrite: Int32 = 0xd000
+    static let kernelTags: Int32 = 0x15000
+    static let kernelCodes: Int32 = 0x25000
+    static let space: Int32 = 0x35000
     static let userRead: Int32 = space
-    static let userWrite: Int32 = space + 0x4000
-    static let openRead: Int32 = space + 0x8000
-    static let openWrite: Int32 = space + 0xc000
-    static let userTags: Int32 = space + 0x10000
-    static let userCodes: Int32 = space + 0x20000
-    static let openTags: Int32 = space + 0x30000
-    static let openCodes: Int32 = space + 0x32000
+    static let userWrite: Int32 = space + 0x8000
+    static let openRead: Int32 = space + 0x10000
+    static let openWrite: Int32 = space + 0x18000
+    static let userTags: Int32 = space + 0x20000
+    static let userCodes: Int32 = space + 0x30000
+    static let openTags: Int32 = space + 0x40000
+    static let openCodes: Int32 = space + 0x42000
     static let end: Int32 = space + Int32(spaceBytes)
-    static let spaceBytes = 0x34000
+    static let spaceBytes = 0x44000
     static let spaceCount = 8
 
     static let tlbEntries = 1024
-    /// From a table's tags to its addends.
+    /// From a table's tags to its addends, and to its second way.
     static let addends: Int32 = 0x2000
+    static let secondWay: Int32 = 0x4000
     static let kernelJumps = 8192
     static let userJumps = 8192
     static let openJumps = 1024
@@ -84,7 +85,8 @@ enum Slot {
     static let userSegments = Layout.slots + 256 + 64
 }
 
-/// A TLB as generated code reads it: two arrays.
+/// A TLB as generated code reads it: two arrays; and behind them two more of the
+/// same kind, where what was pushed out of the first waits to be called back (S:435).
 struct SoftTLBTable {
     /// The pages' linear addresses.
     let tags: UnsafeMutablePointer<UInt64>
@@ -95,14 +97,31 @@ struct SoftTLBTable {
     /// number in bits 12…21, canonical or not, and this tag has not.
     static func emptyTag(_ index: Int) -> UInt64 { UInt64(index ^ 1) &<< 12 }
 
-    func empty(_ index: Int) { unsafe tags[index] = Self.emptyTag(index) }
+    private var secondTags: UnsafeMutablePointer<UInt64> { unsafe tags + Int(Layout.secondWay) / 8 }
+    private var secondAddends: UnsafeMutablePointer<UInt64> { unsafe secondTags + Int(Layout.addends) / 8 }
+
+    func empty(_ index: Int) {
+        unsafe tags[index] = Self.emptyTag(index)
+        unsafe secondTags[index] = Self.emptyTag(index)
+    }
+
     func isEmpty(_ index: Int) -> Bool { unsafe tags[index] == Self.emptyTag(index) }
+
+    func holds(_ index: Int, tag: UInt64) -> Bool { unsafe tags[index] == tag || secondTags[index] == tag }
+
+    func holds(_ index: Int, host: UInt64) -> Bool {
+        unsafe tags[index] &+ addends[index] == host || secondTags[index] &+ secondAddends[index] == host
+    }
 
     func empty() {
         for index in 0..<Layout.tlbEntries { empty(index) }
     }
 
     func enter(_ index: Int, tag: UInt64, addend: UInt64) {
+        if unsafe tags[index] != tag {
+            unsafe secondTags[index] = tags[index]
+            unsafe secondAddends[index] = addends[index]
+        }
         unsafe tags[index] = tag
         unsafe addends[index] = addend
     }

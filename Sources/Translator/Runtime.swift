@@ -22,6 +22,9 @@ struct Runtime {
     let enter: UInt
     /// Called with what is to be done in R13 (`SiteInfo`) and R14.
     let slow: BufferPlace
+    /// The same for an access that a table's first way does not know, in the
+    /// order of `SoftTLB.allTables`: looks in the second.
+    let refills: [BufferPlace]
     /// Jumped to with a RIP in R14, flags in their slot.
     let lookup: BufferPlace
     /// The same, where what the jump table says has died.
@@ -101,6 +104,14 @@ struct Runtime {
         e.load(Host.rdx, Host.rsp, Slot.info)
         callSwift(slowFunction)
 
+        var refills: [BufferPlace] = []
+        for table in SoftTLB.allTables {
+            e.align(16)
+            refills.append(e.at)
+            Self.refill(&e, table, slow: slow)
+        }
+        self.refills = refills
+
         e.align(16)
         lookup = e.at
         e.store(Host.r14, Host.rsp, offsets.rip)
@@ -143,6 +154,32 @@ struct Runtime {
         e.store(Host.rsi, Host.rsp, Slot.returnAddress)
         e.jump(to: resume)
         e.align(16)
+    }
+
+    /// R14 is an address, R13 what `slow` wants; the flags are put aside.
+    private static func refill(_ e: inout Emitter, _ table: Int32, slow: BufferPlace) {
+        // The return address is on the stack: everything is 8 further away.
+        let first = table + 8, second = table + Layout.secondWay + 8
+        e.store(Host.r13, Host.rsp, Slot.info + 8)
+        e.move(Host.r13, Host.r14, wide: false)
+        e.shift(5, Host.r13, 12, wide: false)
+        e.immediate(4, Host.r13, Int32(Layout.tlbEntries - 1), wide: false)
+        e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, second)
+        e.immediate(7, Host.r14, 0xfff)
+        let isUnknown = e.jump(if: Condition.above)
+        e.store(Host.rax, Host.rsp, Slot.temporary + 8)
+        for word in [0, Layout.addends] {
+            e.op(0x8b, Host.rax, base: Host.rsp, index: Host.r13, scale: 3, first + word)
+            e.op(0x8b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, second + word)
+            e.op(0x89, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, first + word)
+            e.op(0x89, Host.rax, base: Host.rsp, index: Host.r13, scale: 3, second + word)
+        }
+        e.load(Host.rax, Host.rsp, Slot.temporary + 8)
+        e.byte(0xc3)  // ret
+        e.patchHere(isUnknown)
+        e.op(0x33, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, second)
+        e.load(Host.r13, Host.rsp, Slot.info + 8)
+        e.jump(to: slow)
     }
 
     private static func save(_ e: inout Emitter, _ offsets: StateOffsets, _ hasAVX: Bool) {
