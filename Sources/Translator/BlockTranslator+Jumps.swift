@@ -48,7 +48,7 @@ extension BlockTranslator {
         }
         // The slot is known now, and code there needs nobody to tell it its page.
         let table = SoftTLB.jumpTable(mode)
-        let place = Int32(SoftTLB.jumpSlot(UInt64(bitPattern: Int64(rip)), table.count) * 8)
+        let place = Int32(table.slot(UInt64(bitPattern: Int64(rip))) * 8)
         e.immediate(7, Host.rsp, table.tags + place, value: rip, wide: true)
         var cold = Cold(.miss, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
         cold.farTarget = target
@@ -70,14 +70,12 @@ extension BlockTranslator {
 
     /// To RIP in R14, flags in their slot.
     func emitJumpTable(_ index: Int, to target: TranslationMode? = nil, release: Int32 = 0, mayFault: Bool = false) {
-        e.move(Host.r13, Host.r14, wide: false)
         let mode = target ?? mode
         let table = SoftTLB.jumpTable(mode)
-        e.shift(5, Host.r13, 12, wide: false)
-        e.op(0x31, Host.r14, rm: Host.r13, wide: false)  // xor r13d, r14d
-        e.immediate(4, Host.r13, Int32(table.count - 1), wide: false)
+        e.jumpSlot(table)
         e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.tags)
         var cold = Cold(.miss, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
+        cold.jumpTable = table
         cold.release = release
         cold.mayFault = mayFault
         if release != 0 { e.lea(Host.guestStack, base: Host.guestStack, release) }
@@ -91,8 +89,10 @@ extension BlockTranslator {
     /// instruction's own fault, so that nothing may be done yet.
     func emitMiss(_ cold: Cold) {
         if let target = cold.farTarget { emitRIP(target) }
+        let table = cold.jumpTable ?? SoftTLB.jumpTable(mode)
+        let lookup = runtime.lookups[SoftTLB.allJumpTables.firstIndex(of: table) ?? 0]
         guard cold.mayFault else {
-            e.jump(to: runtime.lookup)
+            e.jump(to: lookup)
             return
         }
         e.move(Host.r13, Host.r14)
@@ -109,7 +109,7 @@ extension BlockTranslator {
         e.jump(to: back)
         e.patchHere(isCanonical)
         if cold.release != 0 { e.lea(Host.guestStack, base: Host.guestStack, cold.release) }
-        e.jump(to: runtime.lookup)
+        e.jump(to: lookup)
     }
 
     /// A direct jump, the first time.

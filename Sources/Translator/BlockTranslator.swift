@@ -392,7 +392,8 @@ struct Cold {
     var operand: MemoryOperand?
     var info: SiteInfo?
     var target: Int64 = 0
-    /// Of a miss: the target, if R14 does not hold it yet.
+    /// Of a miss: the table; the target, if R14 does not hold it yet.
+    var jumpTable: JumpTable?
     var farTarget: Int64?
     var viaSlot = false
     /// Added to RSP before a miss is looked up.

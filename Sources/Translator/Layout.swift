@@ -18,7 +18,7 @@ internal import X86
 //          + 0x3000   slots: see `Slot`
 //          + 0x4000   the request word's page
 //          + 0x5000   TLB of supervisor pages, then the kernel's jump table
-//          + 0x35000  TLBs and jump table of one address space
+//          + 0x55000  TLBs and jump table of one address space
 //
 // The last part is there once for each of eight address spaces. All else is
 // shared between eight images of the whole, which are mappings of one memfd:
@@ -32,17 +32,14 @@ enum Layout {
     static let requestWord: Int32 = 0x4000
     static let kernelRead: Int32 = 0x5000
     static let kernelWrite: Int32 = 0xd000
-    static let kernelTags: Int32 = 0x15000
-    static let kernelCodes: Int32 = 0x25000
-    static let space: Int32 = 0x35000
+    static let kernelJumps = JumpTable(tags: 0x15000, count: 8192)
+    static let space: Int32 = 0x55000
     static let userRead: Int32 = space
     static let userWrite: Int32 = space + 0x8000
     static let openRead: Int32 = space + 0x10000
     static let openWrite: Int32 = space + 0x18000
-    static let userTags: Int32 = space + 0x20000
-    static let userCodes: Int32 = space + 0x30000
-    static let openTags: Int32 = space + 0x40000
-    static let openCodes: Int32 = space + 0x42000
+    static let userJumps = JumpTable(tags: space + 0x20000, count: 4096)
+    static let openJumps = JumpTable(tags: space + 0x40000, count: 512)
     static let end: Int32 = space + Int32(spaceBytes)
     static let spaceBytes = 0x44000
     static let spaceCount = 8
@@ -51,9 +48,6 @@ enum Layout {
     /// From a table's tags to its addends, and to its second way.
     static let addends: Int32 = 0x2000
     static let secondWay: Int32 = 0x4000
-    static let kernelJumps = 8192
-    static let userJumps = 8192
-    static let openJumps = 1024
 }
 
 /// Eight bytes each, at `Layout.slots`.
@@ -125,6 +119,25 @@ struct SoftTLBTable {
         unsafe tags[index] = tag
         unsafe addends[index] = addend
     }
+}
+
+/// Where the code of a RIP is: two arrays, of RIPs and of addresses of code, and
+/// behind them two for what was pushed out of those (S:435). Offsets from RSP.
+struct JumpTable: Equatable {
+    let tags: Int32
+    let count: Int
+    var codes: Int32 { tags + Int32(count * 8) }
+    var secondTags: Int32 { tags + Int32(count * 16) }
+    var secondCodes: Int32 { tags + Int32(count * 24) }
+
+    /// Functions of different pages that begin at the same place of theirs must
+    /// not share a slot. `BlockTranslator.emitJumpTable` does the same.
+    func slot(_ rip: UInt64) -> Int {
+        Int(truncatingIfNeeded: rip ^ (rip & 0xffff_ffff) >> 12) & (count - 1)
+    }
+
+    /// A RIP that is looked for in another slot.
+    static func emptyTag(_ slot: Int) -> UInt64 { slot == 0 ? 1 : 0 }
 }
 
 /// The memory behind the layout: eight images of one context.

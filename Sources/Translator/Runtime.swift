@@ -25,8 +25,9 @@ struct Runtime {
     /// The same for an access that a table's first way does not know, in the
     /// order of `SoftTLB.allTables`: looks in the second.
     let refills: [BufferPlace]
-    /// Jumped to with a RIP in R14, flags in their slot.
-    let lookup: BufferPlace
+    /// Jumped to with a RIP in R14 that a jump table's first way does not
+    /// know, flags in their slot; in the order of `SoftTLB.allJumpTables`.
+    let lookups: [BufferPlace]
     /// The same, where what the jump table says has died.
     let renew: BufferPlace
     /// Jumped to with the number of a link in R13, flags in the CPU.
@@ -113,10 +114,16 @@ struct Runtime {
         self.refills = refills
 
         e.align(16)
-        lookup = e.at
+        let lookup = e.at
         e.store(Host.r14, Host.rsp, offsets.rip)
         Self.save(&e, offsets, hasAVX)
         callSwift(lookupFunction)
+        lookups = SoftTLB.allJumpTables.map { table in
+            e.align(16)
+            let place = e.at
+            Self.lookUp(&e, table, unknown: lookup)
+            return place
+        }
 
         e.align(16)
         renew = e.at
@@ -182,6 +189,24 @@ struct Runtime {
         e.jump(to: slow)
     }
 
+    private static func lookUp(_ e: inout Emitter, _ table: JumpTable, unknown: BufferPlace) {
+        e.jumpSlot(table)
+        e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.secondTags)
+        Emitter.patch(e.jump(if: Condition.notEqual), to: unknown)
+        e.store(Host.rax, Host.rsp, Slot.temporary)
+        e.store(Host.rcx, Host.rsp, Slot.address)
+        for (first, second) in [(table.tags, table.secondTags), (table.codes, table.secondCodes)] {
+            e.op(0x8b, Host.rax, base: Host.rsp, index: Host.r13, scale: 3, first)
+            e.op(0x8b, Host.rcx, base: Host.rsp, index: Host.r13, scale: 3, second)
+            e.op(0x89, Host.rcx, base: Host.rsp, index: Host.r13, scale: 3, first)
+            e.op(0x89, Host.rax, base: Host.rsp, index: Host.r13, scale: 3, second)
+        }
+        e.move(Host.r13, Host.rcx)
+        e.load(Host.rax, Host.rsp, Slot.temporary)
+        e.load(Host.rcx, Host.rsp, Slot.address)
+        e.jump(register: Host.r13)
+    }
+
     private static func save(_ e: inout Emitter, _ offsets: StateOffsets, _ hasAVX: Bool) {
         for register in resident { e.store(register, Host.rsp, Int32(register * 8)) }
         e.store(Host.guestStack, Host.rsp, 4 * 8)
@@ -223,6 +248,14 @@ struct Runtime {
 }
 
 extension Emitter {
+    /// R13 = the slot of the RIP in R14.
+    mutating func jumpSlot(_ table: JumpTable) {
+        move(Host.r13, Host.r14, wide: false)
+        shift(5, Host.r13, 12, wide: false)
+        op(0x31, Host.r14, rm: Host.r13, wide: false)  // xor r13d, r14d
+        immediate(4, Host.r13, Int32(table.count - 1), wide: false)
+    }
+
     /// Arithmetic flags → `Slot.flags`. R13 is lost, the flags stay.
     mutating func saveFlags() {
         move(Host.r13, Host.rax)

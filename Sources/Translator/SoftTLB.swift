@@ -25,11 +25,14 @@ internal import X86
         /// Pages whose code the jump table knows, as a set of hashes.
         var codePages = PageFilter()
         var largePages = PageFilter()
-        var jumpsUsed = false
+        /// What has been entered since they were emptied.
+        let dataSlots = SlotList()
+        let userSlots = SlotList()
+        let openSlots = SlotList()
     }
 
     private let images: ContextImages
-    private var spaces = [Space](repeating: Space(), count: Layout.spaceCount)
+    private var spaces = (0..<Layout.spaceCount).map { _ in Space() }
     private var uses: UInt64 = 0
     private(set) var current = 0
     private let kernelCode = LargePageFilter()
@@ -51,7 +54,12 @@ internal import X86
     init(images: ContextImages, ram: RAMView) {
         self.images = images
         self.ram = ram
-        for number in 0..<Layout.spaceCount { emptySpace(number) }
+        for number in 0..<Layout.spaceCount {
+            for slots in [spaces[number].dataSlots, spaces[number].userSlots, spaces[number].openSlots] {
+                slots.giveUp()
+            }
+            emptySpace(number)
+        }
         emptyKernel()
     }
 
@@ -68,30 +76,37 @@ internal import X86
         unsafe (images.base(space) + Int(offset)).assumingMemoryBound(to: UInt64.self)
     }
 
-    /// Where a RIP is looked for: functions of different pages that begin at
-    /// the same place of theirs must not share a slot. `emitJumpTable` does the same.
-    static func jumpSlot(_ rip: UInt64, _ count: Int) -> Int {
-        Int(truncatingIfNeeded: rip ^ (rip & 0xffff_ffff) >> 12) & (count - 1)
+    private func empty(_ table: JumpTable, _ slot: Int, of space: Int) {
+        unsafe jumps(table.tags, of: space)[slot] = JumpTable.emptyTag(slot)
+        unsafe jumps(table.secondTags, of: space)[slot] = JumpTable.emptyTag(slot)
     }
 
-    /// RIP 0 is of slot 0, RIP 1 of slot 1: nothing is found.
-    private func emptyJumps(_ offset: Int32, _ count: Int, of space: Int) {
-        let tags = unsafe jumps(offset, of: space)
-        unsafe tags.update(repeating: 0, count: count)
-        unsafe tags[0] = 1
+    private func empty(_ table: JumpTable, of space: Int) {
+        for slot in 0..<table.count { empty(table, slot, of: space) }
     }
 
     private func emptySpace(_ number: Int) {
-        for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
-            table(offset, of: number).empty()
-        }
-        spaces[number].largePages = PageFilter()
+        emptySpaceData(number)
         emptySpaceJumps(number)
     }
 
+    private func emptySpaceData(_ number: Int) {
+        let slots = spaces[number].dataSlots
+        for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
+            let table = table(offset, of: number)
+            if slots.isComplete { slots.forEach { table.empty($0) } } else { table.empty() }
+        }
+        slots.removeAll()
+        spaces[number].largePages = PageFilter()
+    }
+
     private func emptySpaceJumps(_ number: Int) {
-        emptyJumps(Layout.userTags, Layout.userJumps, of: number)
-        emptyJumps(Layout.openTags, Layout.openJumps, of: number)
+        for (table, slots) in [
+            (Layout.userJumps, spaces[number].userSlots), (Layout.openJumps, spaces[number].openSlots),
+        ] {
+            if slots.isComplete { slots.forEach { empty(table, $0, of: number) } } else { empty(table, of: number) }
+            slots.removeAll()
+        }
         spaces[number].codePages = PageFilter()
         // What is not walked for again would not be noted again.
         fetches.removeAll()
@@ -110,7 +125,7 @@ internal import X86
     }
 
     private func emptyKernelJumps() {
-        emptyJumps(Layout.kernelTags, Layout.kernelJumps, of: 0)
+        empty(Layout.kernelJumps, of: 0)
         kernelCode.removeAll()
         kernelCodeHasLocal = false
         fetches.removeAll()
@@ -152,6 +167,7 @@ internal import X86
             writes.empty(index)
         }
         let isKernel = tables.read == Layout.kernelRead
+        if !isKernel { spaces[current].dataSlots.add(index) }
         if isKernel && !translation.global { noteLocal(tag) }
         if translation.span > 4096 {
             if isKernel {
@@ -185,19 +201,19 @@ internal import X86
 
     // MARK: Code
 
-    /// Where the jump table of a mode has its RIPs and its addresses of code, and how many.
-    static func jumpTable(_ mode: TranslationMode) -> (tags: Int32, codes: Int32, count: Int) {
-        if mode.contains(.user) { return (Layout.userTags, Layout.userCodes, Layout.userJumps) }
-        if mode.contains(.open) { return (Layout.openTags, Layout.openCodes, Layout.openJumps) }
-        return (Layout.kernelTags, Layout.kernelCodes, Layout.kernelJumps)
+    static let allJumpTables = [Layout.kernelJumps, Layout.userJumps, Layout.openJumps]
+
+    /// Where code of this mode is looked for.
+    static func jumpTable(_ mode: TranslationMode) -> JumpTable {
+        mode.contains(.user) ? Layout.userJumps : mode.contains(.open) ? Layout.openJumps : Layout.kernelJumps
     }
 
     /// What `enterJump` was told.
     func findJump(_ rip: UInt64, mode: TranslationMode) -> UInt? {
         let table = Self.jumpTable(mode)
-        let index = Self.jumpSlot(rip, table.count)
-        guard unsafe jumps(table.tags, of: current)[index] == rip else { return nil }
-        return unsafe UInt(jumps(table.codes, of: current)[index])
+        let slot = table.slot(rip)
+        guard unsafe jumps(table.tags, of: current)[slot] == rip else { return nil }
+        return unsafe UInt(jumps(table.codes, of: current)[slot])
     }
 
     /// What a walk found before; counts as a use of the page for code.
@@ -216,10 +232,17 @@ internal import X86
     /// Lets jumps to `rip` find `code` without us.
     func enterJump(_ rip: UInt64, _ code: UInt, mode: TranslationMode, straddles: Bool) {
         let table = Self.jumpTable(mode)
-        let index = Self.jumpSlot(rip, table.count)
-        unsafe jumps(table.tags, of: current)[index] = rip
-        unsafe jumps(table.codes, of: current)[index] = UInt64(code)
-        if table.tags == Layout.kernelTags {
+        let slot = table.slot(rip)
+        let tags = unsafe jumps(table.tags, of: current), codes = unsafe jumps(table.codes, of: current)
+        if unsafe tags[slot] != rip {
+            unsafe jumps(table.secondTags, of: current)[slot] = tags[slot]
+            unsafe jumps(table.secondCodes, of: current)[slot] = codes[slot]
+        }
+        unsafe tags[slot] = rip
+        unsafe codes[slot] = UInt64(code)
+        if table == Layout.userJumps { spaces[current].userSlots.add(slot) }
+        if table == Layout.openJumps { spaces[current].openSlots.add(slot) }
+        if table == Layout.kernelJumps {
             kernelCode.insert(rip >> 12)
             if straddles { kernelCode.insert(rip >> 12 &+ 1) }
         } else {
@@ -236,7 +259,7 @@ internal import X86
 
     /// No jump of this mode finds its target without us.
     func forgetJumps(of mode: TranslationMode) {
-        if Self.jumpTable(mode).tags == Layout.kernelTags {
+        if Self.jumpTable(mode) == Layout.kernelJumps {
             if !kernelCode.isEmpty { emptyKernelJumps() }
         } else if !spaces[current].codePages.isEmpty {
             emptySpaceJumps(current)
@@ -319,12 +342,7 @@ internal import X86
             table(offset, of: number).empty(index)
         }
         emptyKernelPage(address)
-        if spaces[number].largePages.containsLarge(address) {
-            for offset in [Layout.userRead, Layout.userWrite, Layout.openRead, Layout.openWrite] {
-                table(offset, of: number).empty()
-            }
-            spaces[number].largePages = PageFilter()
-        }
+        if spaces[number].largePages.containsLarge(address) { emptySpaceData(number) }
         let codePages = spaces[number].codePages
         if codePages.contains(address >> 12) || codePages.containsLarge(address) { emptySpaceJumps(number) }
         if kernelLarge.containsLarge(address) { emptyKernelData() }
@@ -341,8 +359,36 @@ internal import X86
 // that share one, a program's stack and its heap as chance will have it, would
 // push each other out at every access, and to fill a slot takes 150 ns. So
 // what is pushed out is kept beside, and the way to Swift begins with a look
-// there (see `Runtime.refill`): found, the two change places, in 5 ns.
+// there (see `Runtime`): found, the two change places, in 5 ns. The tables
+// that jumps ask (S:500) are made alike.
 //:
+
+/// Slots that were written since a table was empty: up to a number that takes
+/// longer to go through than the table.
+@safe final class SlotList {
+    private static let capacity = 256
+    private let slots: UnsafeMutablePointer<UInt16>
+    private var count = 0
+
+    init() { unsafe slots = .allocate(capacity: Self.capacity) }
+    deinit { unsafe slots.deallocate() }
+
+    /// Whether `forEach` knows them all.
+    var isComplete: Bool { count <= Self.capacity }
+
+    func add(_ slot: Int) {
+        if count < Self.capacity { unsafe slots[count] = UInt16(truncatingIfNeeded: slot) }
+        if count <= Self.capacity { count &+= 1 }
+    }
+
+    /// Nothing is known of the table.
+    func giveUp() { count = Self.capacity + 1 }
+    func removeAll() { count = 0 }
+
+    func forEach(_ body: (Int) -> Void) {
+        for index in 0..<min(count, Self.capacity) { unsafe body(Int(slots[index])) }
+    }
+}
 
 /// Where pages of code lie, so that not every new block asks the page tables.
 ///
