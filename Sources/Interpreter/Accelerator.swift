@@ -58,7 +58,7 @@ package struct SystemCallTemplates {
 /// Where generated code finds what it needs, in bytes from the core.
 package struct StateOffsets {
     package var rip: Int32 = 0, rflags: Int32 = 0, mxcsr: Int32 = 0, ymm: Int32 = 0, pollMask: Int32 = 0
-    package var tscOffset: Int32 = 0, tscAux: Int32 = 0, kernelGSBase: Int32 = 0
+    package var tscOffset: Int32 = 0, tscAux: Int32 = 0, kernelGSBase: Int32 = 0, cr2: Int32 = 0, cr3: Int32 = 0
     /// The first of the segment registers.
     package var segments: Int32 = 0
     /// The pointer to the Interpreter's own TLB set.
@@ -108,8 +108,12 @@ package enum Executed {
 }
 
 extension InterpreterVCPU {
-    /// Whether an accelerator may run now: 64-bit code, and no access that must be looked at.
-    var accelerates: Bool { unsafe cpu.core.codeSize == .bits64 && !cpu.seesEveryAccess }
+    /// Whether an accelerator may run now: 64-bit code at CPL 0 or 3, and no access that must be looked at.
+    var accelerates: Bool {
+        let cpu = self.cpu
+        return unsafe cpu.core.codeSize == .bits64 && (cpu.core.privilege == 0 || cpu.core.privilege == 3)
+            && !cpu.seesEveryAccess
+    }
 
     /// Something that only the run loop does is due: a request, a single step, a shadow's end.
     package var needsRunLoop: Bool {
@@ -128,7 +132,8 @@ extension InterpreterVCPU {
             mxcsr: offset(&cpu.core.state.mxcsr), ymm: offset(&cpu.core.state.ymm),
             pollMask: offset(&cpu.core.pollMask), tscOffset: offset(&cpu.core.state.tscOffset),
             tscAux: offset(&cpu.core.state.tscAux),
-            kernelGSBase: offset(&cpu.core.state.kernelGSBase), segments: offset(&cpu.core.state.segments),
+            kernelGSBase: offset(&cpu.core.state.kernelGSBase), cr2: offset(&cpu.core.state.cr2),
+            cr3: offset(&cpu.core.state.cr3), segments: offset(&cpu.core.state.segments),
             tlb: offset(&cpu.core.tlb), privilege: offset(&cpu.core.privilege), modeKey: offset(&cpu.core.modeKey),
             lstar: offset(&cpu.core.state.lstar), syscallMask: offset(&cpu.core.state.syscallMask))
     }

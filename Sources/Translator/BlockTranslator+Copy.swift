@@ -44,16 +44,17 @@ extension BlockTranslator {
         } else {
             prefixes: while true {
                 switch unsafe source[at] {
-                case 0x66, 0xf2, 0xf3, 0xf0: unsafe e.byte(source[at])
-                case 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67: break
+                case 0x66, 0xf2, 0xf3, 0xf0:
+                    unsafe e.byte(source[at])
+                    rex = 0
+                case 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67: rex = 0
+                // Counts only right before the opcode (SDM 2A, 2.2.1).
+                case 0x40...0x4f: rex = unsafe source[at]
                 default: break prefixes
                 }
                 at += 1
             }
-            if unsafe source[at] & 0xf0 == 0x40 {
-                rex = unsafe source[at]
-                hasREX = true
-            }
+            hasREX = rex != 0
             reg |= rex & 4 != 0 ? 8 : 0
             rm |= rex & 1 != 0 ? 8 : 0
             opcodeRegister = Int(opcode & 7) | (rex & 1 != 0 ? 8 : 0)

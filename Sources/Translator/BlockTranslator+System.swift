@@ -20,6 +20,21 @@ extension BlockTranslator {
         e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
     }
 
+    /// CLD: DF is the state's alone, for what it decides is the Interpreter's.
+    func emitClearDirection(_ index: Int) {
+        spillFlags(index)
+        e.immediate(4, Host.rsp, offsets.rflags, value: ~Int32(truncatingIfNeeded: RFlags.direction))
+    }
+
+    /// MOV from CR2 or CR3 at CPL 0.
+    func emitReadControl(_ index: Int) {
+        let d = unsafe instruction(index).pointee
+        let number = Int(d.named[0].number)
+        let target = host(number) < 0 ? Host.r13 : host(number)
+        e.load(target, Host.rsp, d.immediate == 2 ? offsets.cr2 : offsets.cr3)
+        if host(number) < 0 { e.store(Host.r13, Host.rsp, Int32(number * 8)) }
+    }
+
     /// STAC and CLAC: what follows is code of another mode.
     func emitOverride(_ index: Int) {
         let d = unsafe instruction(index).pointee

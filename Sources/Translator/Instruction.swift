@@ -23,7 +23,7 @@ enum Kind: UInt8 {
     case push, pop, leave
     case jump, jumpIf, call, ret, jumpIndirect, callIndirect
     case clearInterrupts, setInterrupts, clearOverride, setOverride
-    case swapGS, timeStamp, readSegment, readBase, writeBase, pushFlags
+    case clearDirection, swapGS, timeStamp, readSegment, readControl, readBase, writeBase, pushFlags
     case systemCall, systemReturn, timeStampAndAux
     /// REP STOS and REP MOVS.
     case fill, copy
@@ -178,6 +178,8 @@ enum Flags {
 
     func flags(_ d: UnsafePointer<ZydisDecodedInstruction>, _ decoded: inout Decoded) {
         guard let accessed = unsafe d.pointee.cpu_flags else { return }
+        // MOV of control and debug registers: undefined by the manual, and left alone by CPUs.
+        if unsafe d.pointee.mnemonic == ZYDIS_MNEMONIC_MOV { return }
         let flags = unsafe accessed.pointee
         decoded.reads = flags.tested & Flags.all
         decoded.writes = (flags.modified | flags.set_0 | flags.set_1 | flags.undefined) & Flags.all
@@ -282,6 +284,9 @@ enum Flags {
             decoded.immediate = unsafe Int64(operands[1].reg.value.rawValue &- ZYDIS_REGISTER_ES.rawValue)
             return .readSegment
         case ZYDIS_MNEMONIC_SERIALIZE: return .nothing
+        case ZYDIS_MNEMONIC_MOV where unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_0F && d.pointee.opcode == 0x20:
+            return unsafe readControl(operands, mode, &decoded)
+        case ZYDIS_MNEMONIC_CLD: return .clearDirection
         case ZYDIS_MNEMONIC_CLI: return mode.contains(.user) ? .interpret : .clearInterrupts
         case ZYDIS_MNEMONIC_STI: return mode.contains(.user) ? .interpret : .setInterrupts
         case ZYDIS_MNEMONIC_PAUSE, ZYDIS_MNEMONIC_LFENCE, ZYDIS_MNEMONIC_MFENCE, ZYDIS_MNEMONIC_SFENCE,
@@ -293,6 +298,21 @@ enum Flags {
         default: guard Self.copied[Int(category.rawValue)] else { return .interpret }
         }
         return unsafe copying(d, operands, mode, &decoded)
+    }
+
+    /// MOV from CR2 and CR3, which fault handlers and flushes read.
+    private func readControl(
+        _ operands: UnsafePointer<ZydisDecodedOperand>, _ mode: TranslationMode, _ decoded: inout Decoded
+    ) -> Kind {
+        let source = unsafe operands[1].reg.value
+        guard !mode.isUser, source == ZYDIS_REGISTER_CR2 || source == ZYDIS_REGISTER_CR3,
+            let target = unsafe general(operands[0].reg.value.rawValue), target.bytes == 8
+        else { return .interpret }
+        decoded.named[0] = NamedRegister(
+            number: target.number, place: .rm, bytes: 8, reads: false, writes: true, operand: 0)
+        decoded.namedCount = 1
+        decoded.immediate = source == ZYDIS_REGISTER_CR2 ? 2 : 3
+        return .readControl
     }
 
     /// REP STOS, REP MOVS without a segment of their own. (SSE's MOVSD has an operand that is seen.)
@@ -375,7 +395,8 @@ enum Flags {
             case ZYDIS_OPERAND_TYPE_IMMEDIATE:
                 decoded.immediate = unsafe operands[0].imm.value.s
                 return .push
-            case ZYDIS_OPERAND_TYPE_REGISTER: return unsafe named(d, operands, &decoded) ? .push : .interpret
+            case ZYDIS_OPERAND_TYPE_REGISTER:
+                return unsafe named(d, operands, &decoded) && decoded.namedCount == 1 ? .push : .interpret
             case ZYDIS_OPERAND_TYPE_MEMORY:
                 guard unsafe named(d, operands, &decoded), unsafe memory(d, operands, 0, &decoded) else {
                     return .interpret
@@ -384,9 +405,10 @@ enum Flags {
             default: return .interpret
             }
         case ZYDIS_MNEMONIC_POP:
-            guard unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, unsafe named(d, operands, &decoded) else {
-                return .interpret
-            }
+            // FS and GS are registers too, but not of those that are named.
+            guard unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, unsafe named(d, operands, &decoded),
+                decoded.namedCount == 1
+            else { return .interpret }
             return .pop
         default: return .interpret
         }

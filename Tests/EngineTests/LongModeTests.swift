@@ -15,6 +15,53 @@ import X86
         try machine.enterLongMode()
     }
 
+    // FS and GS are on the stack's instructions' list too, and are no general registers: RAX
+    // must neither be pushed nor popped in their stead. The last access is to what RAX names then.
+    @Test func segmentRegistersOnTheStack() throws {
+        let program: [UInt8] = [
+            0x0f, 0xa0,  // push fs
+            0x58,  // pop rax
+            0xbb, 0x00, 0x00, 0x03, 0x00,  // mov ebx, data
+            0x6a, 0x10,  // push 16
+            0x48, 0x89, 0x03,  // mov [rbx], rax
+            0x0f, 0xa9,  // pop gs
+            0x8c, 0xe9,  // mov ecx, gs
+            0x48, 0x89, 0x4b, 0x08,  // mov [rbx + 8], rcx
+            0x0f, 0xa8,  // push gs
+            0x5a,  // pop rdx
+            0xf4,  // hlt
+        ]
+        try machine.put(program, at: Place.code)
+        machine.vcpu.withState { state in
+            state.gpr[Register.rax] = 0x1234
+            state.segments[SegmentName.fs].selector = Selector.data
+        }
+        guard case .halt = machine.vcpu.run() else { Issue.record("no HLT"); return }
+        #expect(machine.vcpu.withState { $0.gpr[Register.rax] } == UInt64(Selector.data))
+        #expect(machine.vcpu.withState { $0.gpr[Register.rdx] } == 16)
+        #expect(try machine.get64(Place.data) == UInt64(Selector.data))
+        #expect(try machine.get64(Place.data + 8) == 16)
+    }
+
+    // SDM 2A, 2.2.1: a REX that does not come last of the prefixes is void, and those behind it are not.
+    @Test func voidREX() throws {
+        let program: [UInt8] = [
+            0xbb, 0x00, 0x00, 0x03, 0x00,  // mov ebx, data
+            0x48, 0x66, 0x8b, 0x0b,  // REX.W, mov cx, [rbx]
+            0x4c, 0x66, 0x41, 0x01, 0x0b,  // REX.WR, add [r11], cx
+            0xf4,  // hlt
+        ]
+        try machine.put(program, at: Place.code)
+        try machine.put64(0x1122_3344_5566_7788, at: Place.data)
+        machine.vcpu.withState {
+            $0.gpr[Register.rcx] = .max
+            $0.gpr[11] = Place.data
+        }
+        guard case .halt = machine.vcpu.run() else { Issue.record("no HLT"); return }
+        #expect(machine.vcpu.withState { $0.gpr[Register.rcx] } == 0xffff_ffff_ffff_7788)
+        #expect(try machine.get64(Place.data) == 0x1122_3344_5566_ef10)
+    }
+
     // SDM 3A, 6.14.2: SS:RSP is always pushed, the frame is aligned to 16 bytes.
     @Test func pageFaultPushesCodeAndLoadsCR2() throws {
         try machine.put([0x48, 0x8b, 0x04, 0x25, 0x08, 0x00, 0x10, 0x00], at: Place.code)  // mov rax, [0x100008]
