@@ -69,6 +69,22 @@ import X86
         }
     }
 
+    // CPL 1 and 2 are supervisors to the page tables, and as powerless as 3 otherwise.
+    @Test(arguments: [1, 2] as [UInt16]) func privilegedInstructionsBetween(level: UInt16) throws {
+        for (name, code) in Self.privileged + Self.privileged64 {
+            let machine = try machine(long: true)
+            machine.vcpu.withState { state in
+                let code = Machine.Selector.userCode64 & ~3 | level, data = Machine.Selector.userData & ~3 | level
+                state.segments[SegmentName.cs] = Machine.flat(code, 0xa09b | UInt32(level) << 5)
+                for number in [SegmentName.ss, SegmentName.es, SegmentName.ds, SegmentName.fs, SegmentName.gs] {
+                    state.segments[number] = Machine.flat(data, 0xc093 | UInt32(level) << 5)
+                }
+            }
+            try machine.put(code, at: Place.user)
+            #expect(try generalProtection(machine, long: true) == 0, "\(name) at CPL \(level)")
+        }
+    }
+
     // SMAP's two are #UD above CPL 0 (SDM 2A, "CLAC"; 2B, "STAC").
     @Test func supervisorOnlyByUndefinedOpcode() throws {
         for code: [UInt8] in [[0x0f, 0x01, 0xca], [0x0f, 0x01, 0xcb]] {
