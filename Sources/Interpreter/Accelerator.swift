@@ -81,7 +81,7 @@ package struct StateOffsets {
     @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// CPL 3.
     @inlinable public static var user: TranslationMode { TranslationMode(rawValue: 1) }
-    /// CPL 0 to 2, and user pages may be touched: SMAP off, or AC set.
+    /// CPL 0, and user pages may be touched: SMAP off, or AC set.
     @inlinable public static var open: TranslationMode { TranslationMode(rawValue: 2) }
     /// SSE, AVX instructions would fault, or must be watched for SIMD exceptions.
     @inlinable public static var noSSE: TranslationMode { TranslationMode(rawValue: 4) }

@@ -48,15 +48,15 @@ package enum ExtendedState {
     /// LDMXCSR. False: #GP(0).
     package static func loadMXCSR(_ value: UInt32, _ state: StatePointer) -> Bool {
         if value & ~mxcsrMask != 0 { return false }
-        state.pointee.mxcsr = value
+        unsafe state.pointee.mxcsr = value
         return true
     }
 
     /// VZEROUPPER, or VZEROALL where `all`; outside 64-bit mode only YMM0…7.
     package static func zeroVectors(all: Bool, wide: Bool, _ state: StatePointer) {
         for register in 0..<(wide ? 16 : 8) {
-            if all { (vectors(state)[4 * register], vectors(state)[4 * register + 1]) = (0, 0) }
-            (vectors(state)[4 * register + 2], vectors(state)[4 * register + 3]) = (0, 0)
+            if all { unsafe (vectors(state)[4 * register], vectors(state)[4 * register + 1]) = (0, 0) }
+            unsafe (vectors(state)[4 * register + 2], vectors(state)[4 * register + 3]) = (0, 0)
         }
     }
 
@@ -82,21 +82,21 @@ package enum ExtendedState {
         let pending = (control >> 16) & ~control & 0x3f
         control = pending != 0 ? control | 0x8080_0000 : control & ~0x8080_0000
         let mask: UInt64 = pointers64 ? .max : 0xffff_ffff
-        x87(state)[0] = control
-        x87(state)[1] = unsafe load(area, 8) & mask
-        x87(state)[2] = unsafe load(area, 16) & mask
-        x87(state)[3] = hostMXCSR
+        unsafe x87(state)[0] = control
+        unsafe x87(state)[1] = unsafe load(area, 8) & mask
+        unsafe x87(state)[2] = unsafe load(area, 16) & mask
+        unsafe x87(state)[3] = hostMXCSR
         for index in 0..<8 {
-            x87(state)[4 + 2 * index] = unsafe load(area, 32 + 16 * index)
-            x87(state)[5 + 2 * index] = unsafe load(area, 40 + 16 * index) & 0xffff
+            unsafe x87(state)[4 + 2 * index] = unsafe load(area, 32 + 16 * index)
+            unsafe x87(state)[5 + 2 * index] = unsafe load(area, 40 + 16 * index) & 0xffff
         }
     }
 
     /// x87 as after FNINIT, with its registers empty and zero.
     private static func initializeX87(_ state: StatePointer) {
-        for index in 0..<20 { x87(state)[index] = 0 }
-        x87(state)[0] = 0x37f
-        x87(state)[3] = hostMXCSR
+        for index in 0..<20 { unsafe x87(state)[index] = 0 }
+        unsafe x87(state)[0] = 0x37f
+        unsafe x87(state)[3] = hostMXCSR
     }
 
     private static func saveSSE(_ state: StatePointer, _ area: UnsafeMutableRawPointer, wide: Bool) {
@@ -109,10 +109,10 @@ package enum ExtendedState {
     private static func loadSSE(_ state: StatePointer, _ area: UnsafeRawPointer?, wide: Bool) {
         for register in 0..<(wide ? 16 : 8) {
             if let area = unsafe area {
-                vectors(state)[4 * register] = unsafe load(area, 160 + 16 * register)
-                vectors(state)[4 * register + 1] = unsafe load(area, 168 + 16 * register)
+                unsafe vectors(state)[4 * register] = unsafe load(area, 160 + 16 * register)
+                unsafe vectors(state)[4 * register + 1] = unsafe load(area, 168 + 16 * register)
             } else {
-                (vectors(state)[4 * register], vectors(state)[4 * register + 1]) = (0, 0)
+                unsafe (vectors(state)[4 * register], vectors(state)[4 * register + 1]) = (0, 0)
             }
         }
     }
@@ -120,10 +120,10 @@ package enum ExtendedState {
     private static func loadAVX(_ state: StatePointer, _ area: UnsafeRawPointer?, wide: Bool) {
         for register in 0..<(wide ? 16 : 8) {
             if let area = unsafe area {
-                vectors(state)[4 * register + 2] = unsafe load(area, avxOffset + 16 * register)
-                vectors(state)[4 * register + 3] = unsafe load(area, avxOffset + 8 + 16 * register)
+                unsafe vectors(state)[4 * register + 2] = unsafe load(area, avxOffset + 16 * register)
+                unsafe vectors(state)[4 * register + 3] = unsafe load(area, avxOffset + 8 + 16 * register)
             } else {
-                (vectors(state)[4 * register + 2], vectors(state)[4 * register + 3]) = (0, 0)
+                unsafe (vectors(state)[4 * register + 2], vectors(state)[4 * register + 3]) = (0, 0)
             }
         }
     }
@@ -145,7 +145,7 @@ package enum ExtendedState {
     package static func fxrstor(
         _ state: StatePointer, from area: UnsafeRawPointer, pointers64: Bool, wide: Bool
     ) -> Bool {
-        guard loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), state) else { return false }
+        guard unsafe loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), state) else { return false }
         unsafe loadX87(state, area, pointers64: pointers64)
         unsafe loadSSE(state, area, wide: wide)
         return true
@@ -156,13 +156,13 @@ package enum ExtendedState {
     /// The components that are not in their initial state (SDM 1, 13.6).
     package static func inUse(_ state: StatePointer) -> UInt64 {
         var result: UInt64 = 0
-        if x87(state)[0] != 0x37f || x87(state)[1] != 0 || x87(state)[2] != 0 { result |= x87 }
-        for index in 4..<20 where x87(state)[index] != 0 { result |= x87 }
+        if unsafe x87(state)[0] != 0x37f || x87(state)[1] != 0 || x87(state)[2] != 0 { result |= x87 }
+        for index in 4..<20 where unsafe x87(state)[index] != 0 { result |= x87 }
         // MXCSR is part of SSE, but has no say here but its initial value's.
-        if state.pointee.mxcsr != 0x1f80 { result |= sse }
+        if unsafe state.pointee.mxcsr != 0x1f80 { result |= sse }
         for register in 0..<16 {
-            if vectors(state)[4 * register] | vectors(state)[4 * register + 1] != 0 { result |= sse }
-            if vectors(state)[4 * register + 2] | vectors(state)[4 * register + 3] != 0 { result |= avx }
+            if unsafe vectors(state)[4 * register] | vectors(state)[4 * register + 1] != 0 { result |= sse }
+            if unsafe vectors(state)[4 * register + 2] | vectors(state)[4 * register + 3] != 0 { result |= avx }
         }
         return result
     }
@@ -177,12 +177,14 @@ package enum ExtendedState {
         _ state: StatePointer, mask: UInt64, into area: UnsafeMutableRawPointer, optimised: Bool,
         pointers64: Bool, wide: Bool
     ) {
-        let requested = mask & state.pointee.xcr0 & supported
-        let used = inUse(state)
+        let requested = unsafe mask & state.pointee.xcr0 & supported
+        let used = unsafe inUse(state)
         let written = optimised ? requested & used : requested
         if written & x87 != 0 { unsafe saveX87(state, area, pointers64: pointers64) }
         // MXCSR goes with SSE and with AVX, and always when asked (SDM 1, 13.7 and 13.9).
-        if requested & (sse | avx) != 0 { unsafe store(UInt64(state.pointee.mxcsr) | UInt64(mxcsrMask) << 32, area, 24) }
+        if requested & (sse | avx) != 0 {
+            unsafe store(UInt64(state.pointee.mxcsr) | UInt64(mxcsrMask) << 32, area, 24)
+        }
         if written & sse != 0 { unsafe saveSSE(state, area, wide: wide) }
         if written & avx != 0 {
             for register in 0..<(wide ? 16 : 8) {
@@ -201,18 +203,18 @@ package enum ExtendedState {
     ) -> Bool {
         let xstate = unsafe load(area, 512)
         // Bits beyond XCR0, a compacted area, reserved header bytes (SDM 1, 13.8.1).
-        if xstate & ~state.pointee.xcr0 != 0 { return false }
+        if unsafe xstate & ~state.pointee.xcr0 != 0 { return false }
         for offset in [520, 528] where unsafe load(area, offset) != 0 { return false }
-        let requested = mask & state.pointee.xcr0 & supported
+        let requested = unsafe mask & state.pointee.xcr0 & supported
         if requested & (sse | avx) != 0 {
             // In the standard form MXCSR is loaded whatever XSTATE_BV says.
-            guard loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), state) else { return false }
+            guard unsafe loadMXCSR(UInt32(truncatingIfNeeded: unsafe load(area, 24)), state) else { return false }
         }
         if requested & x87 != 0 {
             if xstate & x87 != 0 {
                 unsafe loadX87(state, area, pointers64: pointers64)
             } else {
-                initializeX87(state)
+                unsafe initializeX87(state)
             }
         }
         if requested & sse != 0 { unsafe loadSSE(state, xstate & sse != 0 ? area : nil, wide: wide) }

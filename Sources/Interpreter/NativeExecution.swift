@@ -364,7 +364,7 @@ extension CPU {
     func loadControlStatus(_ i: InstructionPointer) throws(Stop) {
         unsafe try vectorGate(vex: i.pointee.small != 0)
         let value = unsafe try load(address(i, 4, write: false), UInt32.self)
-        if !ExtendedState.loadMXCSR(value, statePointer) { throw generalProtection() }
+        if unsafe !ExtendedState.loadMXCSR(value, statePointer) { throw generalProtection() }
     }
 
     func storeControlStatus(_ i: InstructionPointer) throws(Stop) {
@@ -374,7 +374,8 @@ extension CPU {
 
     func zeroVectors(_ i: InstructionPointer) throws(Stop) {
         try vectorGate(vex: true)
-        unsafe ExtendedState.zeroVectors(all: i.pointee.small != 0, wide: i.pointee.options.contains(.long), statePointer)
+        unsafe ExtendedState.zeroVectors(
+            all: i.pointee.small != 0, wide: i.pointee.options.contains(.long), statePointer)
     }
 
     func vectorAccess(_ i: InstructionPointer) throws(Stop) {

@@ -3,9 +3,9 @@ internal import X86
 
 //S:470 The price of an address
 //
-// Every access to the Guest's memory goes through this, and this is what the
-// Translator's speed is made of. EA is the address, T the table of reads or
-// of writes for the present privilege:
+// Every access to the Guest's memory that shares no check with another (S:475)
+// goes through this, and this is what the Translator's speed is made of. EA is
+// the address, T the table of reads or of writes for the present privilege:
 //
 //      lea  r14, [EA]
 //      mov  r13d, r14d
@@ -18,7 +18,8 @@ internal import X86
 //      op   [r13 + EA]
 //
 // One comparison asks two questions: is it the page, and does the access end
-// before the page does. All but the LEA, SHR, AND and the last load are off
+// before the page does. (Slow is not yet Swift: the slot's second way is asked
+// first, S:435.) All but the LEA, SHR, AND and the last load are off
 // the path that the data waits for. (PEXT would do for MOV, SHR and AND: where
 // the CPU has nothing to wait for it won a tenth, where it waits for the
 // address it lost one.)
@@ -102,9 +103,10 @@ extension BlockTranslator {
         e.op(0x8b, Host.r13, base: Host.rsp, index: Host.r13, scale: 3, table + Layout.addends)
     }
 
-    /// The check, and the way to name the operand after it. The Guest's flags
-    /// are in their slot afterwards, if anybody wants them. R13 is in use until the
-    /// access; R14 too, unless it was asked for.
+    /// The check, and the way to name the operand after it. What it spoils of the
+    /// Guest's flags is in their slot, if anybody wants it; where a group has been
+    /// checked before, nothing is spoiled. R13 is in use until the access; R14 too,
+    /// unless it was asked for.
     func emitAccess(
         _ index: Int, _ m: MemoryOperand, writes: Bool, freeR14: Bool,
         isStack: Bool = false

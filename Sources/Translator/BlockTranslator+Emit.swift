@@ -6,8 +6,9 @@ internal import X86
 //
 // What is not copied: the stack's instructions, because the Guest's RSP lives
 // in R15; divisions, which could fault in the middle of our code and are
-// looked at first; jumps; the interrupt flag, which is not the CPU's but the
-// vCPU's; and calls of the Interpreter for all the rest.
+// looked at first; jumps (S:500); REP STOS and REP MOVS (S:497); what is not
+// the CPU's but the vCPU's, as the interrupt flag is (S:495); and calls of the
+// Interpreter for all the rest.
 //
 // Each instruction changes nothing before its last access has succeeded. A
 // slow access can therefore be handed over whole: the Interpreter runs the

@@ -11,11 +11,12 @@ internal import Interpreter
 //
 //      spill     before anything that spoils the CPU's: into the slot, once
 //      fetch     before an instruction that reads them, or changes but a few
-//      changed   after an instruction that changes them: the slot's are old
+//      note      after an instruction that changes them: the slot's are old
 //
 // A block begins with the flags in the slot if it wants them at all, because
 // what it does first, to look at the request word, spoils them. Jumps between
-// blocks come in by the entry that suits what they left.
+// blocks come in by the entry that suits what they left. Whatever calls Swift
+// has the flags in the slot before, and in both places afterwards.
 
 extension BlockTranslator {
     /// The CPU's flags may be spoiled from here on.
@@ -24,7 +25,7 @@ extension BlockTranslator {
         flagsInCPU = false
     }
 
-    /// The slot's flags are the Guest's, wanted or not.
+    /// Into the slot, wanted or not, what is in the CPU alone; there it stays, too.
     func storeFlags() {
         if flagsInCPU && !flagsInSlot {
             e.saveFlags()

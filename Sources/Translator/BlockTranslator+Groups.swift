@@ -5,13 +5,17 @@ internal import Interpreter
 // A function's first block pushes four registers, its last pops them, and in
 // between it reads and writes its frame: a dozen accesses within a few bytes
 // of RSP. One check will do for all. So accesses of a block that have their
-// base register in common, and nothing changes that between them but a
-// constant, form a group: the first of them asks for all the bytes that the
-// group touches, in one page, and writes down the addend for the others.
+// base register in common, and nothing changes that in between (RSP may move,
+// by constants), form a group: the first of them asks for all the bytes that
+// the group touches, in one page, and writes down the addend for the others.
+// Where an instruction wants its operand aligned, as SSE does, that is asked
+// once too: an operand that is whole multiples away from one that was asked
+// about need not be.
 //
-// If the bytes are in two pages after all, or one may not be written, the
-// block is left before the instruction, for code that has no groups. So the
-// state is exact at each access, as it was without.
+// If the bytes are in two pages after all, or in one that the TLB cannot vouch
+// for (it faults, is a device's, or is code and to be written), the block is
+// left before the instruction, for code that has no groups. So the state is
+// exact at each access, as it was without.
 
 /// Accesses that share a check. Offsets are from the base register's value at
 /// the first, or for RSP from its value at the block's start.
@@ -23,7 +27,7 @@ struct AccessGroup {
     var count = 1
     /// Its first access has been written.
     var isChecked = false
-    /// An offset that was found to be a multiple of `alignment`.
+    /// An offset whose address was found to be a multiple of `alignment`, the last that was asked about.
     var aligned: (offset: Int64, alignment: Int)?
     /// A jump out of the block has come since it was opened.
     var isBehindJump = false
@@ -75,7 +79,8 @@ extension BlockTranslator {
             default: break
             }
             switch unsafe d.pointee.kind {
-            case .push, .pushFlags, .call, .callIndirect: unsafe d.pointee.stackGroup = join(4, delta - 8, 8, writes: true)
+            case .push, .pushFlags, .call, .callIndirect:
+                unsafe d.pointee.stackGroup = join(4, delta - 8, 8, writes: true)
             case .pop, .ret: unsafe d.pointee.stackGroup = join(4, delta, 8, writes: false)
             case .interpret:
                 for base in 0..<16 { open[base] = -1 }
@@ -96,7 +101,7 @@ extension BlockTranslator {
         let group = groups[Int(number)]
         let d = unsafe instruction(index).pointee
         let slot = Slot.addends + Int32(number) * 8
-        // The base stays as it is, so that one operand's alignment speaks for others.
+        // The base stays as it is (or moves by constants), so that one operand's alignment speaks for others.
         let offset = m.displacement + (m.base == 4 ? Int64(d.stackDelta) : 0)
         let isKnown = group.aligned.map {
             $0.alignment >= m.alignment && (offset - $0.offset) & Int64(m.alignment - 1) == 0
@@ -151,6 +156,7 @@ extension BlockTranslator {
     }
 
     /// Behind the block: a group's bytes are in two pages, or the TLB does not know the one.
+    /// If it will not be told (`Translator.slow` says "next"), it is as if they were in two.
     func emitUngrouped(_ cold: Cold) {
         guard let operand = cold.operand, let info = cold.info else { return }
         emitAddress(operand)

@@ -7,7 +7,9 @@ internal import X86
 // page tables say: it is linked once and for all. So are jumps between the
 // kernel's pages, which lie still, until something is flushed that may have
 // moved them. A program's jump into another page, a return, a jump through a
-// register, ask a table that is indexed by RIP:
+// register, ask a table that is indexed by RIP, with the page's number folded
+// in, so that functions that begin at the same place of different pages do not
+// share a slot:
 //
 //      mov  r13d, r14d            (R14 = target)
 //      shr  r13d, 12
@@ -17,13 +19,18 @@ internal import X86
 //      jne  miss
 //      jmp  [rsp + r13·8 + codes]
 //
+// Code that knows its address (S:450) knows the slot of a direct jump as well:
+// there one CMP with a constant and the last two lines are all. A miss looks in
+// the table's second way (S:435) before it asks Swift.
+//
 // On today's CPUs, whose predictors go by the path that led here, this is as
 // quick for a return as the return itself. Flags do not survive the AND: they
-// are put into their slot first, and a block that wants them takes them out.
+// are put into their slot first, and a block that wants them takes them out
+// (S:465).
 
 extension BlockTranslator {
     /// Whether a jump to this distance from the page's start leads to the same code
-    /// whatever program runs: kernels lie still.
+    /// whatever program runs: it stays in the page, or is the kernel's, which lies still.
     private func isLinkable(_ target: Int64) -> Bool { isNear(target) || fixedPage != nil && !mode.isUser }
 
     /// To a place that is known by its distance from the page.
@@ -39,14 +46,14 @@ extension BlockTranslator {
         }
     }
 
-    /// Into another page of a program, by the jump table; flags in their slot.
+    /// Into another page, where no link may lead, by the jump table; flags in their slot.
     func emitFarJump(_ index: Int, to target: Int64) {
         guard let fixedPage, let rip = Int32(exactly: Int64(bitPattern: fixedPage &+ UInt64(bitPattern: target))) else {
             emitRIP(target)
             emitJumpTable(index)
             return
         }
-        // The slot is known now, and code there needs nobody to tell it its page.
+        // The slot is known now, and code there knows its address too: R14 need not have it.
         let table = SoftTLB.jumpTable(mode)
         let place = Int32(table.slot(UInt64(bitPattern: Int64(rip))) * 8)
         e.immediate(7, Host.rsp, table.tags + place, value: rip, wide: true)

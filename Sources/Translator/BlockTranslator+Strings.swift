@@ -7,7 +7,8 @@ internal import X86
 // long. As long as source and destination stay in a page each, two checks say
 // where both are in the Host, and the Host's own REP does the rest, at the
 // speed of its microcode: a page is cleared in some 40 ns. What is longer, or
-// goes backwards, goes to the Interpreter, which does it page by page too.
+// goes backwards (DF is asked for in the state), or is over before it begins,
+// goes to the Interpreter, which does it page by page too.
 
 extension BlockTranslator {
     /// Checks that RCX elements at `register` are in one page; R13 = addend.

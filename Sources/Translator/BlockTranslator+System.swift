@@ -6,9 +6,13 @@ internal import X86
 // To call the Interpreter costs some forty nanoseconds, most of it for putting
 // registers away. A kernel that enters and leaves itself half a million times
 // a second notices. So the system instructions that it does that with are
-// written out here: each changes the vCPU's state and nothing of the CPU's.
-// The conditions under which they would fault are in the mode that the code
-// was translated for, or are left to the Interpreter.
+// written out here, and what its entries and fault handlers are full of: CLD,
+// MOV from CR2, CR3 and segment registers. Each reads or changes the vCPU's
+// state, and of the CPU's nothing but general registers, and flags that have
+// been put aside. (SERIALIZE is nothing at all, as it is to the Interpreter:
+// code that changes is noticed without it.) The conditions under which they
+// would fault are in the mode that the code was translated for, or are left to
+// the Interpreter.
 
 extension BlockTranslator {
     /// CLI and STI at CPL 0, where IOPL cannot forbid them. STI's shadow of one
@@ -20,13 +24,14 @@ extension BlockTranslator {
         e.immediate(sets ? 1 : 4, Host.rsp, offsets.pollMask, value: sets ? 1 : ~1)
     }
 
-    /// CLD: DF is the state's alone, for what it decides is the Interpreter's.
+    /// CLD: DF is the state's alone, and asked for there (S:497). The CPU's is always
+    /// clear, for what goes backwards is the Interpreter's.
     func emitClearDirection(_ index: Int) {
         spillFlags(index)
         e.immediate(4, Host.rsp, offsets.rflags, value: ~Int32(truncatingIfNeeded: RFlags.direction))
     }
 
-    /// MOV from CR2 or CR3 at CPL 0.
+    /// MOV from CR2 or CR3 at CPL 0, which changes no flag.
     func emitReadControl(_ index: Int) {
         let d = unsafe instruction(index).pointee
         let number = Int(d.named[0].number)
@@ -50,7 +55,7 @@ extension BlockTranslator {
         emitDirectJump(to: Int64(d.offset) + Int64(d.length), flagsLive: d.liveAfter)
     }
 
-    /// GS' base is in two places: where addresses are made from, and in its segment.
+    /// FS' and GS' bases are in two places: where addresses are made from, and in the segment.
     private func emitSetBase(_ segment: Int, _ register: Int) {
         e.store(register, Host.rsp, StateOffsets.segmentBase(segment))
         e.store(register, Host.rsp, offsets.base(segment))
@@ -204,6 +209,7 @@ extension BlockTranslator {
 
     /// SYSRET to 64-bit code in the lower half, without TF and AC.
     func emitSystemReturn(_ index: Int) {
+        spillFlags(index)
         e.immediate(7, Host.rsp, Slot.systemCalls, value: 0)
         let isOff = e.jump(if: Condition.equal)
         e.rex(false, 0, -1, Host.r11)
@@ -240,7 +246,7 @@ extension BlockTranslator {
         emitJumpTable(index, to: .user)
     }
 
-    /// PUSHFQ: the CPU's arithmetic flags among those of the state.
+    /// PUSHFQ: the arithmetic flags, from their slot, among those of the state.
     func emitPushFlags(_ index: Int) {
         spillFlags(index)
         let p = emitAccess(index, stackOperand(-8), writes: true, freeR14: true, isStack: true)

@@ -8,8 +8,13 @@ internal import X86
 // First forward: instructions are decoded until one that cannot go on to the
 // next, the page's end, or sixty-four. Jumps that may not be taken do not end
 // a block; they are its side exits. Then backward, to find where the Guest's
-// flags are still wanted: our own checks of addresses change the CPU's. Then
-// forward again, writing.
+// flags are still wanted: our own checks of addresses change the CPU's (S:465).
+// Then, after a look at which accesses can share a check (S:475), forward again,
+// writing.
+//
+// There are three ways in (see `Block`): from anywhere, where code that may lie
+// anywhere is told its page; by a link, with the flags in their slot; and by a
+// link with the flags in the CPU, which puts them aside if they are wanted.
 //
 // What runs seldom (an address that the TLB does not know, a jump that has no
 // target yet) is written behind the block: the CPU that runs the block in the
@@ -93,7 +98,9 @@ struct SiteInfo {
     private(set) var translationTicks: UInt64 = 0
 
     init(
-        core: InterpreterVCPU, store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures, strictFlags: Bool) {
+        core: InterpreterVCPU, store: CodeStore, runtime: Runtime, offsets: StateOffsets, features: CPUFeatures,
+        strictFlags: Bool
+    ) {
         self.core = core
         self.store = store
         self.runtime = runtime
@@ -126,7 +133,8 @@ struct SiteInfo {
 
     // MARK: Passes
 
-    /// Translates from `physical`; `virtualPage` is where its page is mapped now.
+    /// Translates from `physical`; `virtualPage` is where its page is mapped now,
+    /// which is written into the code if that `isFixed`.
     ///
     /// Nil if the first instruction goes on in the next page: then that is to
     /// be translated alone, with what the next page begins with, or nothing
@@ -324,7 +332,7 @@ struct SiteInfo {
         let isLive = unsafe decoded[0].liveBefore != 0
         var intoBlock: BufferPlace?
         if fixedPage == nil {
-            // Whoever comes from elsewhere tells the page.
+            // Whoever comes from elsewhere has RIP in R14: that tells the page.
             block.entry = e.address
             e.immediate(4, Host.r14, -4096)
             e.store(Host.r14, Host.rsp, StateOffsets.codePage)
@@ -373,9 +381,9 @@ struct Cold {
         case slow
         /// A direct jump without a target yet.
         case link
-        /// A jump that the jump table does not know: to RIP in R14.
+        /// A jump that the jump table's first way does not know: to RIP in R14, or to `farTarget`.
         case miss
-        /// A conditional jump of a program's into another page.
+        /// A conditional jump into another page, where no link may lead.
         case crossJump
         /// Accesses that should share a check, and the TLB does not know the page, or there are two.
         case group

@@ -6,21 +6,25 @@ internal import Synchronization
 //S:450 What has been translated
 //
 // A block is known by the physical address of its first byte and by the mode
-// (S:400), so that a page that is mapped twice is translated once. Kernel code
-// is known by its virtual page besides, because there RIP is written into the
-// code as a constant; a program's may lie anywhere (the loader sees to that),
-// and finds its page in `AddressSlot.codePage`.
+// (S:400), so that a page that is mapped twice is translated once. Code in the
+// lowest or the highest 2 GiB, where a constant of 32 bits reaches, is known by
+// its virtual page besides, because there RIP is written into the code as a
+// constant: that is kernels, and programs that are not position-independent.
+// All other code may lie anywhere (the loader sees to that), and finds its page
+// in `AddressSlot.codePage`. Its entry puts it there; links, which do not leave
+// the page, come in behind that.
 //
 // Blocks lead to each other by direct jumps, patched in when the target is
 // there. Each such link is noted with its target: a block that dies has its
-// links undone, and its entry leads to where code is looked up anew.
+// links undone, and its entries lead to where code is looked up anew.
 
 /// A translated run of instructions.
 struct Block: BitwiseCopyable {
     var key: BlockKey
-    /// Where jumps come in, as executable addresses: from anywhere, with RIP in
-    /// R14 and the flags in their slot; from the page that the block is in,
-    /// flags in their slot; the same with the flags in the CPU.
+    /// Where jumps come in, as executable addresses: from anywhere, with the flags
+    /// in their slot and RIP in R14 (for which code that knows its address does
+    /// not ask: there `entry` is `linked`); by a link, flags in their slot; by a
+    /// link, flags in the CPU. Where no flags are wanted the last two are one.
     var entry: UInt = 0
     var linked: UInt = 0
     var direct: UInt = 0
@@ -167,7 +171,8 @@ struct Link: BitwiseCopyable {
 
     var isFull: Bool {
         unsafe counts.pointee.used > Self.capacity - Self.reserve || counts.pointee.blocks > Self.blockCapacity - 2
-            || counts.pointee.records > Self.recordCapacity - 64 || counts.pointee.links > Self.linkCapacity - 256 || counts.pointee.crossLinks > 2 * Self.linkCapacity - 256
+            || counts.pointee.records > Self.recordCapacity - 64 || counts.pointee.links > Self.linkCapacity - 256
+            || counts.pointee.crossLinks > 2 * Self.linkCapacity - 256
     }
 
     /// Bytes of generated code.

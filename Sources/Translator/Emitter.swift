@@ -188,7 +188,8 @@
     /// Lets the jump at `place` lead to `target`, in the writable view.
     @inline(__always) static func patch(_ place: BufferPlace, to target: BufferPlace) {
         let distance = unsafe target.pointer - (place.pointer + 4)
-        unsafe UnsafeMutableRawPointer(place.pointer).storeBytes(of: Int32(truncatingIfNeeded: distance), as: Int32.self)
+        unsafe UnsafeMutableRawPointer(place.pointer).storeBytes(
+            of: Int32(truncatingIfNeeded: distance), as: Int32.self)
     }
     @inline(__always) func patchHere(_ place: BufferPlace) { Emitter.patch(place, to: at) }
     mutating func jump(to target: BufferPlace) {

@@ -7,8 +7,9 @@ internal import X86
 // Most of a program is copied. To know what may be copied we ask Zydis about
 // every operand: general and vector registers, constants, and one operand in
 // memory are fine; whatever else an instruction touches, in the open or
-// behind its back, makes it the Interpreter's. So an instruction that this
-// file has never heard of is slow, not wrong.
+// behind its back, makes it the Interpreter's, unless it is one of those that
+// are named below and written out by us (S:490 to S:500). So an instruction
+// that this file has never heard of is slow, not wrong.
 
 /// What is done with an instruction.
 enum Kind: UInt8 {
@@ -35,7 +36,8 @@ enum Kind: UInt8 {
     var endsBlock: Bool {
         switch self {
         case .jump, .call, .ret, .jumpIndirect, .callIndirect, .clearOverride, .setOverride, .systemCall,
-            .systemReturn, .interpretLast: true
+            .systemReturn, .interpretLast:
+            true
         default: false
         }
     }
@@ -108,7 +110,7 @@ enum Flags {
     static let all: UInt32 = 0x8d5
 }
 
-/// Decodes and classifies; the tables of a translator.
+/// Says of decoded instructions what is to be done with them.
 @safe struct Classifier {
     let features: CPUFeatures
 
@@ -130,7 +132,7 @@ enum Flags {
 
     static func copies(_ category: ZydisInstructionCategory) -> Bool { copied[Int(category.rawValue)] }
 
-    /// Fills in `decoded` from what Zydis found. `offset` is the instruction's in its page.
+    /// Fills in `decoded` from what Zydis found; its `offset` is set already.
     func classify(
         _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>,
         mode: TranslationMode, _ decoded: inout Decoded
@@ -163,7 +165,9 @@ enum Flags {
                 ? Int32(truncatingIfNeeded: decoded.memory.displacement) : nil
         case .plain:
             guard decoded.clobbers & 1 << 4 != 0 else { return 0 }
-            guard unsafe d.pointee.operand_width == 64, unsafe operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE else { return nil }
+            guard unsafe d.pointee.operand_width == 64, unsafe operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE else {
+                return nil
+            }
             let value = unsafe Int32(truncatingIfNeeded: operands[1].imm.value.s)
             switch unsafe d.pointee.mnemonic {
             case ZYDIS_MNEMONIC_ADD: return value
@@ -247,7 +251,8 @@ enum Flags {
         default: break
         }
         // What the vendors differ in: 0F 0D of a register, F3 90 with REX.B.
-        if unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_0F && d.pointee.opcode == 0x0d && d.pointee.raw.modrm.mod == 3
+        if unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_0F && d.pointee.opcode == 0x0d
+            && d.pointee.raw.modrm.mod == 3
             || d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x90 && d.pointee.raw.rex.B != 0
         {
             return .interpret
@@ -277,7 +282,8 @@ enum Flags {
             decoded.immediate = Int64(isFS ? SegmentName.fs : SegmentName.gs)
             let reads = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_RDGSBASE
             return reads ? .readBase : .writeBase
-        case ZYDIS_MNEMONIC_MOV where unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x8c:
+        case ZYDIS_MNEMONIC_MOV
+        where unsafe d.pointee.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d.pointee.opcode == 0x8c:
             guard unsafe operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER, unsafe named(d, operands, &decoded),
                 decoded.namedCount == 1, decoded.named[0].bytes >= 2
             else { return .interpret }
@@ -320,7 +326,9 @@ enum Flags {
         _ d: UnsafePointer<ZydisDecodedInstruction>, _ operands: UnsafePointer<ZydisDecodedOperand>,
         _ mode: TranslationMode, _ decoded: inout Decoded
     ) -> Kind {
-        guard unsafe d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP else { return unsafe copying(d, operands, mode, &decoded) }
+        guard unsafe d.pointee.meta.category == ZYDIS_CATEGORY_STRINGOP else {
+            return unsafe copying(d, operands, mode, &decoded)
+        }
         guard unsafe d.pointee.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE) != 0,
             unsafe d.pointee.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS) == 0
         else { return .interpret }

@@ -11,14 +11,16 @@ internal import X86
 // threads call) without giving up many of them. It gives up one: RSP, which
 // is the context's address. Everything is `[rsp + constant]`, a call goes just
 // below it, and a signal that the Host gets finds a stack where it expects
-// one: at no time is a number that the Guest chose in the Host's RSP.
+// one: at no time is a number that the Guest chose in the Host's RSP. (The
+// Guest's own is in R15. R13 and R14 are for our work; the Guest's R13 to R15
+// stay in the state.)
 //
 //      rsp - 64 KiB   room for calls and signal frames
 //      rsp            the Interpreter's core, the vCPU's state first in it
 //          + 0x3000   slots: see `Slot`
 //          + 0x4000   the request word's page
 //          + 0x5000   TLB of supervisor pages, then the kernel's jump table
-//          + 0x55000  TLBs and jump table of one address space
+//          + 0x55000  TLBs and jump tables of one address space
 //
 // The last part is there once for each of eight address spaces. All else is
 // shared between eight images of the whole, which are mappings of one memfd:
@@ -81,7 +83,7 @@ enum Slot {
 
 /// A TLB as generated code reads it: two arrays; and behind them two more of the
 /// same kind, where what was pushed out of the first waits to be called back (S:435).
-struct SoftTLBTable {
+@safe struct SoftTLBTable {
     /// The pages' linear addresses.
     let tags: UnsafeMutablePointer<UInt64>
     /// Host address − linear address.
@@ -131,7 +133,7 @@ struct JumpTable: Equatable {
     var secondCodes: Int32 { tags + Int32(count * 24) }
 
     /// Functions of different pages that begin at the same place of theirs must
-    /// not share a slot. `BlockTranslator.emitJumpTable` does the same.
+    /// not share a slot. `Emitter.jumpSlot` does the same.
     func slot(_ rip: UInt64) -> Int {
         Int(truncatingIfNeeded: rip ^ (rip & 0xffff_ffff) >> 12) & (count - 1)
     }

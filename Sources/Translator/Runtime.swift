@@ -4,7 +4,8 @@ internal import Interpreter
 //
 // A few routines stand at the front of the code buffer, written by the same
 // assembler as all that follows: one that enters translated code, some that
-// call back into Swift, and one that leaves. To call Swift is to put the
+// call back into Swift, some that look into a table's second way (S:435) before
+// it comes to that, and one that leaves. To call Swift is to put the
 // Guest's registers where the Interpreter expects them, go back to the
 // thread's own stack, and call. What Swift returns says how to go on:
 //
@@ -41,7 +42,8 @@ struct Runtime {
     static let resident = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12]
 
     init(
-        _ e: inout Emitter, offsets: StateOffsets, hasAVX: Bool, slowFunction: UInt, lookupFunction: UInt, renewFunction: UInt,
+        _ e: inout Emitter, offsets: StateOffsets, hasAVX: Bool, slowFunction: UInt, lookupFunction: UInt,
+        renewFunction: UInt,
         linkFunction: UInt
     ) {
         // leave's second half: back to whoever called `enter`.
@@ -60,7 +62,7 @@ struct Runtime {
         e.load(Host.rax, Host.rsp, Slot.flags, wide: false)
         e.bytes(0x04, 0x7f, 0x9e)  // add al, 7f; sahf
         e.move(Host.rax, Host.r13)
-        // Where code comes in that does not know its page, it is found by RIP.
+        // Code that does not know its page finds it by RIP, in R14.
         e.load(Host.r14, Host.rsp, offsets.rip)
         e.rex(false, 4, -1, Host.rsp)
         e.byte(0xff)  // jmp [returnAddress]
@@ -163,7 +165,8 @@ struct Runtime {
         e.align(16)
     }
 
-    /// R14 is an address, R13 what `slow` wants; the flags are put aside.
+    /// R14 is an address, R13 what `slow` wants; the flags are in their slot, if anybody
+    /// wants them. Returns, to try the access again, if the page was in the second way.
     private static func refill(_ e: inout Emitter, _ table: Int32, slow: BufferPlace) {
         // The return address is on the stack: everything is 8 further away.
         let first = table + 8, second = table + Layout.secondWay + 8
@@ -189,6 +192,7 @@ struct Runtime {
         e.jump(to: slow)
     }
 
+    /// R14 is a RIP. Goes on there, if the second way knows it.
     private static func lookUp(_ e: inout Emitter, _ table: JumpTable, unknown: BufferPlace) {
         e.jumpSlot(table)
         e.op(0x3b, Host.r14, base: Host.rsp, index: Host.r13, scale: 3, table.secondTags)

@@ -9,11 +9,15 @@ internal import X86
 // TCG of Debian 12 knows no PCIDs and forgets everything each time: 54 µs for
 // a byte through a pipe and back. We have eight sets of what belongs to one
 // address space, each in an image of its own (S:410), and a PCID has one until
-// eight others have come by. The kernel's global pages are in a table that all
-// images share.
+// eight others have come by. The kernel's pages, as it sees them while SMAP
+// closes those of programs, are in tables that all images share: they are
+// global, but for a few, which are remembered one by one and taken out when
+// the address space changes.
 //
 // What a set was filled with is written down, so that emptying it costs what
-// filling it did, and not 64 KiB of stores.
+// filling it did, and not 64 KiB of stores: up to 256 slots, beyond which all
+// are emptied. Where pages of code lie is remembered besides (`FetchCache`), so
+// that a block that the jump tables do not know costs no walk.
 
 /// The TLBs and jump tables of one vCPU, as the images hold them.
 @safe final class SoftTLB {
@@ -41,8 +45,9 @@ internal import X86
     /// are: the first few by address, for a kernel that patches itself maps a
     /// page, writes and unmaps it, ten thousand times during its boot.
     private var localPages = InlineArray<16, UInt64>(repeating: 0)
+    /// One more than there is room for: some are not remembered.
     private var localPageCount = 0
-    /// The same for code.
+    /// There is code of such a page in the kernel's jump table.
     private var kernelCodeHasLocal = false
     private let fetches = FetchCache()
     private let ram: RAMView
@@ -208,7 +213,7 @@ internal import X86
         mode.contains(.user) ? Layout.userJumps : mode.contains(.open) ? Layout.openJumps : Layout.kernelJumps
     }
 
-    /// What `enterJump` was told.
+    /// What `enterJump` was told, while it is in the first way.
     func findJump(_ rip: UInt64, mode: TranslationMode) -> UInt? {
         let table = Self.jumpTable(mode)
         let slot = table.slot(rip)
@@ -363,8 +368,8 @@ internal import X86
 // that jumps ask (S:500) are made alike.
 //:
 
-/// Slots that were written since a table was empty: up to a number that takes
-/// longer to go through than the table.
+/// Slots that were written since a table was empty: up to a number beyond which
+/// it is as well to go through the table.
 @safe final class SlotList {
     private static let capacity = 256
     private let slots: UnsafeMutablePointer<UInt16>
@@ -442,7 +447,7 @@ internal import X86
     }
 }
 
-/// The same for the kernel's thousands of pages.
+/// A `PageFilter` for the kernel's thousands of pages.
 @safe final class LargePageFilter {
     private static let words = 1024
     private let bits: UnsafeMutablePointer<UInt64>
@@ -486,7 +491,7 @@ internal import X86
     }
 }
 
-/// A set of page numbers that may say yes too often, and never no.
+/// A set of page numbers that may say yes too often, but never no.
 struct PageFilter {
     private var bits = InlineArray<16, UInt64>(repeating: 0)
 

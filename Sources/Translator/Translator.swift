@@ -7,8 +7,9 @@ internal import X86
 //S:510 What generated code asks Swift
 //
 // Three things: a page that the TLB does not know, or an instruction that is
-// not translated; the code at a RIP; the target of a direct jump. The answers
-// are the numbers of S:420.
+// not translated; the code at a RIP, which the jump table does not know or knows
+// as it was before the block died; the target of a direct jump. The answers are
+// the numbers of S:420.
 
 /// Runs the Guest's 64-bit code, on an Interpreter's core.
 @safe final class Translator: Accelerator {
@@ -133,7 +134,8 @@ internal import X86
         let templates = core.systemCallTemplates
         unsafe slot(Slot.systemCalls, as: UInt64.self).pointee = templates == nil ? 0 : 1
         guard let templates else { return }
-        let kernel = unsafe slot(Slot.kernelSegments, as: Segment.self), user = unsafe slot(Slot.userSegments, as: Segment.self)
+        let kernel = unsafe slot(Slot.kernelSegments, as: Segment.self),
+            user = unsafe slot(Slot.userSegments, as: Segment.self)
         unsafe (kernel[0], kernel[1]) = (templates.kernelCode, templates.kernelStack)
         unsafe (user[0], user[1]) = (templates.userCode, templates.userStack)
     }
@@ -172,7 +174,10 @@ internal import X86
 
     private typealias LookUpFunction = @convention(c) (UnsafeMutableRawPointer) -> UInt
     private static let lookUp: LookUpFunction = { image in
-        unsafe owner(image)._withUnsafeGuaranteedRef { $0.lookUp() }
+        unsafe owner(image)._withUnsafeGuaranteedRef {
+            $0.statistics.lookUps &+= 1
+            return $0.lookUp()
+        }
     }
 
     private static let renew: LookUpFunction = { image in
@@ -216,12 +221,13 @@ internal import X86
     }
 
     private func lookUp() -> UInt {
-        statistics.lookUps &+= 1
         if core.needsRunLoop { return Answer.out }
         let rip = core.rip
         let mode = core.translationMode
         let code: UInt
-        if (mode.rawValue ^ jumpMode.rawValue) & TranslationMode.settings == 0, let known = tlb.findJump(rip, mode: mode) {
+        if (mode.rawValue ^ jumpMode.rawValue) & TranslationMode.settings == 0,
+            let known = tlb.findJump(rip, mode: mode)
+        {
             code = known
             core.codePage = rip & ~0xfff
         } else {
@@ -282,8 +288,11 @@ internal import X86
         let virtualPage = rip & ~0xfff
         // Code that lies where a constant of 32 bits reaches knows its address: kernels, and
         // programs that are not position-independent.
-        let isFixed = Int64(bitPattern: virtualPage) == Int64(Int32(truncatingIfNeeded: virtualPage))
-        let key = BlockKey(physical: physical, page: isFixed ? virtualPage : 0,
+        // (Page 0 is the mark of code that does not.)
+        let isFixed =
+            virtualPage != 0 && Int64(bitPattern: virtualPage) == Int64(Int32(truncatingIfNeeded: virtualPage))
+        let key = BlockKey(
+            physical: physical, page: isFixed ? virtualPage : 0,
             mode: isAlone ? TranslationMode(rawValue: mode.rawValue | TranslationMode.alone.rawValue) : mode)
         let block: Int32
         if let known = store.find(key), isWhole(known, rip) {

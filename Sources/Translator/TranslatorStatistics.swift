@@ -7,7 +7,8 @@ struct TranslatorStatistics {
     /// How often all code was forgotten, and the longest that the Guest waited for it, in ticks.
     var flushes: UInt64 = 0
     var longestStall: UInt64 = 0
-    /// Jumps whose target the jump table did not know, though it was translated.
+    /// How often code was looked up by RIP: for jumps that the jump table did not know, and
+    /// behind instructions of the Interpreter's after which the block does not go on.
     var lookUps: UInt64 = 0
     /// Of `BlockTranslator.translatedBytes`: what was forgotten.
     var forgottenBytes: UInt64 = 0

@@ -21,7 +21,11 @@ package struct TestedEngine: Sendable {
     package let exactFaultFlags: Bool
     private let make: @Sendable (GuestMemory, VCPURequests, (any InterruptController)?, CPUFeatures) throws -> any VCPU
 
-    private init(name: String, exactFaultFlags: Bool = true, make: @escaping @Sendable (GuestMemory, VCPURequests, (any InterruptController)?, CPUFeatures) throws -> any VCPU) {
+    private init(
+        name: String, exactFaultFlags: Bool = true,
+        make:
+            @escaping @Sendable (GuestMemory, VCPURequests, (any InterruptController)?, CPUFeatures) throws -> any VCPU
+    ) {
         self.name = name
         self.exactFaultFlags = exactFaultFlags
         self.make = make

@@ -62,6 +62,26 @@ import X86
         #expect(try machine.get64(Place.data) == 0x1122_3344_5566_ef10)
     }
 
+    @Test func controlRegistersAreRead() throws {
+        try machine.put([0x0f, 0x20, 0xd0, 0x41, 0x0f, 0x20, 0xdd, 0xf4], at: Place.code)  // mov rax, cr2; mov r13, cr3; hlt
+        machine.vcpu.withState { $0.cr2 = 0xffff_8000_1234_5678 }
+        guard case .halt = machine.vcpu.run() else { Issue.record("no HLT"); return }
+        #expect(machine.vcpu.withState { $0.gpr[Register.rax] } == 0xffff_8000_1234_5678)
+        #expect(machine.vcpu.withState { $0.gpr[13] == $0.cr3 && $0.cr3 != 0 })
+    }
+
+    // CLD, and a string instruction that goes by it.
+    @Test func directionIsCleared() throws {
+        try machine.put([0xfd, 0xa4, 0xfc, 0xa4, 0xf4], at: Place.code)  // std; movsb; cld; movsb; hlt
+        machine.vcpu.withState { state in
+            state.gpr[Register.rsi] = Place.data
+            state.gpr[Register.rdi] = Place.data + 0x100
+        }
+        guard case .halt = machine.vcpu.run() else { Issue.record("no HLT"); return }
+        #expect(machine.vcpu.withState { $0.gpr[Register.rsi] } == Place.data)
+        #expect(machine.vcpu.withState { $0.rflags & RFlags.direction } == 0)
+    }
+
     // SDM 3A, 6.14.2: SS:RSP is always pushed, the frame is aligned to 16 bytes.
     @Test func pageFaultPushesCodeAndLoadsCR2() throws {
         try machine.put([0x48, 0x8b, 0x04, 0x25, 0x08, 0x00, 0x10, 0x00], at: Place.code)  // mov rax, [0x100008]
