@@ -2,6 +2,20 @@ internal import HostInterface
 internal import Interpreter
 internal import VirtualCPU
 
+//S:550 What it comes to
+//
+// A program that computes runs at a half to a third of the CPU's own speed; one
+// that copies, calls the kernel or waits for a pipe, at nearly all of it, for
+// there the Host's CPU does in one instruction what the Guest's was meant to.
+// Of what is lost, most goes into the checks of addresses (S:470): eight
+// instructions for an access that shares its check with no other. Returns
+// and far jumps take six (S:500), flags that nobody wants, but who knows, five.
+//
+// `make bench` measures it against QEMU's TCG, row by row, and writes what it
+// finds into SPECIFICATION.md, with what was tried where it falls short. What
+// a run did is counted here, and printed at its end by --verbose.
+//:
+
 /// What the Translator counts of its own work.
 struct TranslatorStatistics {
     /// How often all code was forgotten, and the longest that the Guest waited for it, in ticks.
