@@ -62,23 +62,38 @@ extension BlockTranslator {
     func emitInterpreted(_ index: Int) {
         let d = unsafe instruction(index).pointee
         storeFlags()
-        if fixedPage != nil { emitCodePage() }
         let record = unsafe store.addRecord()
         let isPrepared = unsafe core.prepare(
             codeBytes(d.offset), count: available(d.offset), offset: Int(d.offset), into: record)
         e.constant(Host.r14, isPrepared ? UInt64(UInt(bitPattern: record)) : 0)
         e.constant(Host.r13, UInt64(SiteInfo(d).word))
         let back = e.at
-        e.call(to: runtime.slow)
+        callOut(runtime.slow)
         // Five bytes that are never run: nothing is to be tried again.
         e.jump(to: back)
         (flagsInCPU, flagsInSlot) = (true, true)
     }
 
-    /// Code that knows its page by heart tells it to those who don't.
-    func emitCodePage() {
+    /// Calls what may end in Swift, which wants to know the page that is being run. Code
+    /// that knows it by heart tells it on the way, by a stub that all calls of the block share.
+    func callOut(_ target: BufferPlace) {
+        if fixedPage == nil {
+            e.call(to: target)
+        } else {
+            callsOut.append((target, e.call()))
+        }
+    }
+
+    func emitCallStubs() {
         guard let fixedPage else { return }
-        e.storeConstant(Host.rsp, StateOffsets.codePage, Int32(truncatingIfNeeded: Int64(bitPattern: fixedPage)))
+        while let (target, _) = callsOut.first {
+            for (_, place) in callsOut.filter({ $0.target == target }) { e.patchHere(place) }
+            callsOut.removeAll { $0.target == target }
+            // The return address is on the stack.
+            e.storeConstant(
+                Host.rsp, StateOffsets.codePage + 8, Int32(truncatingIfNeeded: Int64(bitPattern: fixedPage)))
+            e.jump(to: target)
+        }
     }
 
     // MARK: Division
@@ -195,19 +210,15 @@ extension BlockTranslator {
         let d = unsafe instruction(cold.index).pointee
         switch cold.kind {
         case .poll:
-            e.load(Host.r13, Host.rsp, Layout.requestWord, wide: false)
-            e.op(0x85, Host.r13, base: Host.rsp, offsets.pollMask, wide: false)  // test
-            let isMasked = e.jump(if: Condition.equal)
-            Emitter.patch(isMasked, to: cold.back)
             unsafe emitRIP(Int64(instruction(0).pointee.offset))
-            e.jump(to: runtime.leave)
+            e.call(to: runtime.poll)
+            e.jump(to: cold.back)
         case .slow:
             // The check may have failed after it spoiled R13 and R14: nothing else.
-            if fixedPage != nil { emitCodePage() }
-            if let operand = cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
+                if let operand = cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
             let info = cold.info ?? SiteInfo(d)
             e.constant(Host.r13, UInt64(info.word))
-            e.call(to: refill(info))
+            callOut(refill(info))
             e.jump(to: cold.back)
             if let next = cold.next { e.jump(to: next) }
         case .group: emitUngrouped(cold)

@@ -144,7 +144,8 @@ extension BlockTranslator {
             e.lea(Host.r14, base: base, displacement)
             e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
             var cold = Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
-            cold.info = SiteInfo(d)
+            // What follows takes the alignment for granted, and not all that asks for it must fault.
+            cold.info = SiteInfo(d, leaves: true)
             colds.append(cold)
             if base == Host.r14 { e.load(Host.r14, Host.rsp, Int32(m.base * 8)) }
         }
@@ -164,9 +165,8 @@ extension BlockTranslator {
         e.immediate(4, Host.r13, 0xfff, wide: false)
         e.immediate(7, Host.r13, Int32(4096 - operand.bytes), wide: false)
         let isSplit = e.jump(if: Condition.above)
-        if fixedPage != nil { emitCodePage() }
         e.constant(Host.r13, UInt64(info.word))
-        e.call(to: refill(info))
+        callOut(refill(info))
         e.jump(to: cold.back)
         e.patchHere(isSplit)
         // This instruction once more, where it is alone.

@@ -107,12 +107,11 @@ extension BlockTranslator {
         e.lea(Host.r13, base: Host.r13, 1)
         e.immediate(7, Host.r13, 1)
         let isCanonical = e.jump(if: Condition.belowOrEqual)
-        if fixedPage != nil { emitCodePage() }
         // No record: not RIP is wanted, but the instruction.
         e.constant(Host.r14, 0)
         unsafe e.constant(Host.r13, UInt64(SiteInfo(instruction(cold.index).pointee).word))
         let back = e.at
-        e.call(to: runtime.slow)
+        callOut(runtime.slow)
         e.jump(to: back)
         e.patchHere(isCanonical)
         if cold.release != 0 { e.lea(Host.guestStack, base: Host.guestStack, cold.release) }

@@ -24,10 +24,11 @@ internal import X86
 struct SiteInfo {
     var word: UInt32
 
-    init(_ decoded: Decoded, bytes: Int = 0, writes: Bool = false, kind: Kind = .interpret) {
+    /// - Parameter leaves: the block is not gone on with, even if the Interpreter comes to its next instruction.
+    init(_ decoded: Decoded, bytes: Int = 0, writes: Bool = false, kind: Kind = .interpret, leaves: Bool = false) {
         word =
             UInt32(decoded.offset) | UInt32(decoded.length) << 12 | UInt32(bytes) << 16
-            | (writes ? 1 << 28 : 0) | UInt32(kind.rawValue) << 29 | (decoded.kind.endsBlock ? 1 << 31 : 0)
+            | (writes ? 1 << 28 : 0) | UInt32(kind.rawValue) << 29 | (decoded.kind.endsBlock || leaves ? 1 << 31 : 0)
     }
 
     init(word: UInt32) { self.word = word }
@@ -87,6 +88,8 @@ struct SiteInfo {
     var physicalPage: UInt64 = 0
     var colds: [Cold] = []
     var groups: [AccessGroup] = []
+    /// Calls whose displacement is still to be filled in, and what they lead to.
+    var callsOut: [(target: BufferPlace, place: BufferPlace)] = []
     /// Where the Guest's flags are at this point of the block (S:465).
     var flagsInCPU = false
     var flagsInSlot = false
@@ -177,6 +180,7 @@ struct SiteInfo {
             emitCold(colds[cold])
             cold += 1
         }
+        emitCallStubs()
         store.advance(to: e)
         block.start = UInt16(min(dependsOn.low, 4095))
         block.end = UInt16(min(max(dependsOn.high, end), 4096))

@@ -1,8 +1,10 @@
 /// A place in the code buffer, in the writable view.
-@safe struct BufferPlace {
+@safe struct BufferPlace: Equatable {
     fileprivate(set) var pointer: UnsafeMutablePointer<UInt8>
 
     init(pointer: UnsafeMutablePointer<UInt8>) { unsafe self.pointer = pointer }
+
+    static func == (a: BufferPlace, b: BufferPlace) -> Bool { unsafe a.pointer == b.pointer }
 
     func before(_ count: Int) -> BufferPlace { unsafe BufferPlace(pointer: pointer - count) }
 }

@@ -35,6 +35,9 @@ struct Runtime {
     let link: BufferPlace
     /// The same with the flags in their slot.
     let linkViaSlot: BufferPlace
+    /// Called with RIP in R14, flags in their slot, when the request word is not
+    /// zero; returns if nothing of it is to be heard now.
+    let poll: BufferPlace
     /// Jumped to with RIP in R14, flags in their slot.
     let leave: BufferPlace
 
@@ -151,6 +154,16 @@ struct Runtime {
         e.store(Host.r14, Host.rsp, offsets.rip)
         Self.save(&e, offsets, hasAVX)
         e.jump(to: out)
+
+        e.align(16)
+        poll = e.at
+        e.load(Host.r13, Host.rsp, Layout.requestWord + 8, wide: false)
+        e.op(0x85, Host.r13, base: Host.rsp, offsets.pollMask + 8, wide: false)  // test
+        let isHeard = e.jump(if: Condition.notEqual)
+        e.byte(0xc3)  // ret
+        e.patchHere(isHeard)
+        e.lea(Host.rsp, base: Host.rsp, 8)
+        e.jump(to: leave)
 
         e.align(16)
         enter = e.address

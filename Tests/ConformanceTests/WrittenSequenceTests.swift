@@ -61,12 +61,13 @@ import X86
         test.setCode(program.bytes)
     }
 
-    @Test(arguments: ["stack", "registers", "flags", "control", "strings", "long"])
+    @Test(arguments: ["stack", "registers", "vectors", "flags", "control", "strings", "long"])
     func sequences(_ group: String) throws {
         let sequences =
             switch group {
             case "stack": WrittenSequences.stack
             case "registers": WrittenSequences.registers
+            case "vectors": WrittenSequences.vectors
             case "flags": WrittenSequences.flags
             case "control": WrittenSequences.control
             case "strings": WrittenSequences.strings

@@ -36,6 +36,25 @@ enum WrittenSequences {
         ("mov spl, 0x80; push", { $0.raw(0x40, 0xb4, 0x80, 0x50) }),
     ]
 
+    /// Vectors at one base register, where what one of them says of its alignment is not true for all.
+    static let vectors: [(name: String, emit: Emit)] = [
+        (
+            "pcmpistri xmm1, [r8+1]; packsswb xmm0, [r8+17]",
+            { $0.raw(0x66, 0x41, 0x0f, 0x3a, 0x63, 0x48, 1, 0, 0x66, 0x41, 0x0f, 0x63, 0x40, 17) }
+        ),
+        (
+            "pcmpestrm xmm1, [r8]; movaps xmm0, [r8+32]",
+            { $0.raw(0x66, 0x41, 0x0f, 0x3a, 0x60, 0x08, 0, 0x41, 0x0f, 0x28, 0x40, 32) }
+        ),
+        (
+            "and r8, −16; movaps [r8], xmm1; paddd xmm2, [r8+16]; paddd xmm3, [r8+8]",
+            {
+                $0.raw(0x49, 0x83, 0xe0, 0xf0, 0x41, 0x0f, 0x29, 0x08)
+                $0.raw(0x66, 0x41, 0x0f, 0xfe, 0x50, 16, 0x66, 0x41, 0x0f, 0xfe, 0x58, 8)
+            }
+        ),
+    ]
+
     /// r13, r14, r15 and their low parts, where a translator is likely to have moved them.
     static let registers: [(name: String, emit: Emit)] = [
         ("mul by r15", { $0.raw(0x4c, 0x89, 0xf8, 0x49, 0xf7, 0xe7, 0x49, 0xf7, 0xe5) }),
