@@ -188,8 +188,12 @@ package struct SequenceGenerator {
             let field = instruction.immediate
             guard field.bits == 8 || field.bits == 32 else { return nil }
             var target = seedling.cursor + bytes.count + 1 + single.random.below(4)
-            if let island = seedling.freeIslands.randomElement(using: &single.random), single.random.chance(70) {
+            // A call comes back: what it leads to must not lie where it goes on then.
+            let isCall = instruction.name == "call"
+            if let island = seedling.freeIslands.randomElement(using: &single.random), isCall || single.random.chance(70) {
                 target = island * Self.islandBytes
+            } else if isCall {
+                return nil
             }
             let distance = target - seedling.cursor - bytes.count
             if field.bits == 8, distance < -128 || distance > 127 { return nil }
@@ -198,7 +202,7 @@ package struct SequenceGenerator {
                 with: self.bytes(UInt64(bitPattern: Int64(distance)), field.bits / 8))
             var candidate = plain(seedling, bytes)
             candidate.target = target
-            candidate.isCall = instruction.name == "call"
+            candidate.isCall = isCall
             return candidate
         }
         for operand in instruction.operands where operand.isMemory && operand.mem.type == ZYDIS_MEMOP_TYPE_MEM {

@@ -151,6 +151,7 @@ import X86
             outcome.vector = Outcome.timedOut
         default: outcome.vector = Outcome.died
         }
+        watchdog.beat()
         finishMemory(test, &outcome)
         return outcome
     }
