@@ -144,7 +144,8 @@ extension BlockTranslator {
             e.lea(Host.r14, base: base, displacement)
             e.bytes(0x41, 0xf6, 0xc6, UInt8(m.alignment - 1))  // test r14b, imm8
             var cold = Cold(.slow, index: index, place: e.jump(if: Condition.notEqual), back: e.at)
-            // What follows takes the alignment for granted, and not all that asks for it must fault.
+            // What follows takes the alignment for granted, and not all that asks for it faults:
+            // PHSUBSW and the SHA instructions do not on AMD's CPUs.
             cold.info = SiteInfo(d, leaves: true)
             colds.append(cold)
             if base == Host.r14 { e.load(Host.r14, Host.rsp, Int32(m.base * 8)) }
