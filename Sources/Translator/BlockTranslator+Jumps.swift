@@ -102,10 +102,7 @@ extension BlockTranslator {
             e.jump(to: lookup)
             return
         }
-        e.move(Host.r13, Host.r14)
-        e.shift(7, Host.r13, 47)
-        e.lea(Host.r13, base: Host.r13, 1)
-        e.immediate(7, Host.r13, 1)
+        e.compareCanonical(Host.r14)
         let isCanonical = e.jump(if: Condition.belowOrEqual)
         // No record: not RIP is wanted, but the instruction.
         e.constant(Host.r14, 0)
@@ -203,10 +200,7 @@ extension BlockTranslator {
         let d = unsafe instruction(index).pointee
         emitTarget(index)
         e.store(Host.r14, Host.rsp, Slot.operand)
-        e.move(Host.r13, Host.r14)
-        e.shift(7, Host.r13, 47)
-        e.lea(Host.r13, base: Host.r13, 1)
-        e.immediate(7, Host.r13, 1)
+        e.compareCanonical(Host.r14)
         var cold = Cold(.slow, index: index, place: e.jump(if: Condition.above), back: e.at)
         cold.info = SiteInfo(d)
         colds.append(cold)

@@ -123,10 +123,7 @@ extension BlockTranslator {
         }
         spillFlags(index)
         // Not canonical: #GP, by the Interpreter.
-        e.move(Host.r13, register)
-        e.shift(7, Host.r13, 47)
-        e.lea(Host.r13, base: Host.r13, 1)
-        e.immediate(7, Host.r13, 1)
+        e.compareCanonical(register)
         var cold = Cold(.slow, index: index, place: e.jump(if: Condition.above), back: e.at)
         cold.info = SiteInfo(d)
         colds.append(cold)

@@ -29,10 +29,7 @@ package import X86
         spoil: ((_ guest: [UInt8], _ host: UnsafeMutableRawBufferPointer) -> Void)? = nil
     ) throws(HostError) {
         images = try ContextImages(requests: requests.fileDescriptor)
-        precondition(StateOffsets.coreBytes <= Int(Layout.slots), "the core has outgrown its place")
-        core = unsafe InterpreterVCPU(
-            memory: memory, requests: requests, interruptController: interruptController, features: features,
-            storage: CoreStorage(images.base(0), of: images))
+        core = images.makeCore(memory, requests, interruptController, features)
         translator = try Translator(core: core, memory: memory, images: images, features: features, strictFlags: false)
         lockstep = Lockstep(
             core: core, translator: translator, journal: WriteJournal(memory: memory), trials: trials)

@@ -273,6 +273,14 @@ extension Emitter {
         immediate(4, Host.r13, Int32(table.count - 1), wide: false)
     }
 
+    /// Compares: ABOVE after it, unless the address in `register` is canonical. R13 is lost.
+    mutating func compareCanonical(_ register: Int) {
+        move(Host.r13, register)
+        shift(7, Host.r13, 47)
+        lea(Host.r13, base: Host.r13, 1)
+        immediate(7, Host.r13, 1)
+    }
+
     /// Arithmetic flags → `Slot.flags`. R13 is lost, the flags stay.
     mutating func saveFlags() {
         move(Host.r13, Host.rax)

@@ -27,8 +27,8 @@ internal import X86
         var cr3: UInt64 = 0
         var lastUse: UInt64 = 0
         /// Pages whose code the jump table knows, as a set of hashes.
-        var codePages = PageFilter()
-        var largePages = PageFilter()
+        let codePages = PageFilter(words: 16)
+        let largePages = PageFilter(words: 16)
         /// What has been entered since they were emptied.
         let dataSlots = SlotList()
         let userSlots = SlotList()
@@ -39,8 +39,8 @@ internal import X86
     private var spaces = (0..<Layout.spaceCount).map { _ in Space() }
     private var uses: UInt64 = 0
     private(set) var current = 0
-    private let kernelCode = LargePageFilter()
-    private let kernelLarge = LargePageFilter()
+    private let kernelCode = PageFilter(words: 1024)
+    private let kernelLarge = PageFilter(words: 1024)
     /// Supervisor pages that are not global and were entered among those that
     /// are: the first few by address, for a kernel that patches itself maps a
     /// page, writes and unmaps it, ten thousand times during its boot.
@@ -49,6 +49,7 @@ internal import X86
     private var localPageCount = 0
     /// There is code of such a page in the kernel's jump table.
     private var kernelCodeHasLocal = false
+    private let kernelSlots = SlotList()
     private let fetches = FetchCache()
     private let ram: RAMView
 
@@ -65,6 +66,7 @@ internal import X86
             }
             emptySpace(number)
         }
+        kernelSlots.giveUp()
         emptyKernel()
     }
 
@@ -102,7 +104,7 @@ internal import X86
             if slots.isComplete { slots.forEach { table.empty($0) } } else { table.empty() }
         }
         slots.removeAll()
-        spaces[number].largePages = PageFilter()
+        spaces[number].largePages.removeAll()
     }
 
     private func emptySpaceJumps(_ number: Int) {
@@ -112,7 +114,7 @@ internal import X86
             if slots.isComplete { slots.forEach { empty(table, $0, of: number) } } else { empty(table, of: number) }
             slots.removeAll()
         }
-        spaces[number].codePages = PageFilter()
+        spaces[number].codePages.removeAll()
         // What is not walked for again would not be noted again.
         fetches.removeAll()
     }
@@ -129,8 +131,19 @@ internal import X86
         localPageCount = 0
     }
 
+    private func emptyKernelTable() {
+        if kernelSlots.isComplete {
+            kernelSlots.forEach { empty(Layout.kernelJumps, $0, of: 0) }
+        } else {
+            empty(Layout.kernelJumps, of: 0)
+        }
+        kernelSlots.removeAll()
+    }
+
+    /// For a flush, after which links between pages are undone too: only then
+    /// may it be forgotten which pages they lead to.
     private func emptyKernelJumps() {
-        empty(Layout.kernelJumps, of: 0)
+        emptyKernelTable()
         kernelCode.removeAll()
         kernelCodeHasLocal = false
         fetches.removeAll()
@@ -248,6 +261,7 @@ internal import X86
         if table == Layout.userJumps { spaces[current].userSlots.add(slot) }
         if table == Layout.openJumps { spaces[current].openSlots.add(slot) }
         if table == Layout.kernelJumps {
+            kernelSlots.add(slot)
             kernelCode.insert(rip >> 12)
             if straddles { kernelCode.insert(rip >> 12 &+ 1) }
         } else {
@@ -256,16 +270,16 @@ internal import X86
         }
     }
 
-    /// All code is gone.
+    /// All code is gone, or none of it is of the right kind.
     func forgetJumps() {
-        emptyKernelJumps()
+        emptyKernelTable()
         for number in 0..<Layout.spaceCount { emptySpaceJumps(number) }
     }
 
     /// No jump of this mode finds its target without us.
     func forgetJumps(of mode: TranslationMode) {
         if Self.jumpTable(mode) == Layout.kernelJumps {
-            if !kernelCode.isEmpty { emptyKernelJumps() }
+            emptyKernelTable()
         } else if !spaces[current].codePages.isEmpty {
             emptySpaceJumps(current)
         }
@@ -447,21 +461,23 @@ internal import X86
     }
 }
 
-/// A `PageFilter` for the kernel's thousands of pages.
-@safe final class LargePageFilter {
-    private static let words = 1024
+/// A set of page numbers that may say yes too often, but never no.
+@safe final class PageFilter {
+    private let words: Int
     private let bits: UnsafeMutablePointer<UInt64>
     private(set) var isEmpty = true
 
-    init() {
-        unsafe bits = .allocate(capacity: Self.words)
-        unsafe bits.initialize(repeating: 0, count: Self.words)
+    /// - Parameter words: a power of two; 64 bits each.
+    init(words: Int) {
+        self.words = words
+        unsafe bits = .allocate(capacity: words)
+        unsafe bits.initialize(repeating: 0, count: words)
     }
     deinit { unsafe bits.deallocate() }
 
     private func place(_ page: UInt64) -> (Int, UInt64) {
-        let hash = (page &* 0x9e37_79b9_7f4a_7c15) >> 48
-        return (Int(hash >> 6), 1 &<< (hash & 63))
+        let hash = (page &* 0x9e37_79b9_7f4a_7c15) >> 32
+        return (Int(hash >> 6) & (words - 1), 1 &<< (hash & 63))
     }
 
     func insert(_ page: UInt64) {
@@ -477,44 +493,13 @@ internal import X86
 
     func removeAll() {
         if isEmpty { return }
-        unsafe bits.update(repeating: 0, count: Self.words)
+        unsafe bits.update(repeating: 0, count: words)
         isEmpty = true
-    }
-
-    func insertLarge(_ address: UInt64, _ span: UInt64) {
-        insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21 | 1 << 61)
-        if span == 1 << 22 { insert(address >> 21 ^ 1 | 1 << 61) }
-    }
-
-    func containsLarge(_ address: UInt64) -> Bool {
-        contains(address >> 21 | 1 << 61) || contains(address >> 30 | 1 << 60)
-    }
-}
-
-/// A set of page numbers that may say yes too often, but never no.
-struct PageFilter {
-    private var bits = InlineArray<16, UInt64>(repeating: 0)
-
-    private func place(_ page: UInt64) -> (Int, UInt64) {
-        let hash = (page &* 0x9e37_79b9_7f4a_7c15) >> 54
-        return (Int(hash >> 6), 1 &<< (hash & 63))
-    }
-
-    var isEmpty: Bool { bits.span.indices.allSatisfy { bits[$0] == 0 } }
-
-    mutating func insert(_ page: UInt64) {
-        let (word, bit) = place(page)
-        bits[word] |= bit
-    }
-
-    func contains(_ page: UInt64) -> Bool {
-        let (word, bit) = place(page)
-        return bits[word] & bit != 0
     }
 
     // Large pages by the GiB they are part of, or by their 2 (or 4) MiB.
 
-    mutating func insertLarge(_ address: UInt64, _ span: UInt64) {
+    func insertLarge(_ address: UInt64, _ span: UInt64) {
         insert(span >= 1 << 30 ? address >> 30 | 1 << 60 : address >> 21 | 1 << 61)
         if span == 1 << 22 { insert(address >> 21 ^ 1 | 1 << 61) }
     }

@@ -21,10 +21,7 @@ package import X86
         features: CPUFeatures = .forThisHost, strictFlags: Bool = false
     ) throws(HostError) {
         images = try ContextImages(requests: requests.fileDescriptor)
-        precondition(StateOffsets.coreBytes <= Int(Layout.slots), "the core has outgrown its place")
-        core = unsafe InterpreterVCPU(
-            memory: memory, requests: requests, interruptController: interruptController, features: features,
-            storage: CoreStorage(images.base(0), of: images))
+        core = images.makeCore(memory, requests, interruptController, features)
         translator = try Translator(
             core: core, memory: memory, images: images, features: features, strictFlags: strictFlags)
     }
@@ -38,4 +35,17 @@ package import X86
     package func describe() -> String { core.describe() }
     package var report: EngineReport { translator.report }
     package func startProfile(_ profile: EngineProfile) { core.startProfile(profile) }
+}
+
+extension ContextImages {
+    /// The Interpreter that a Translator sits in, its core at the front of the images.
+    func makeCore(
+        _ memory: GuestMemory, _ requests: VCPURequests, _ interruptController: (any InterruptController)?,
+        _ features: CPUFeatures
+    ) -> InterpreterVCPU {
+        precondition(StateOffsets.coreBytes <= Int(Layout.slots), "the core has outgrown its place")
+        return unsafe InterpreterVCPU(
+            memory: memory, requests: requests, interruptController: interruptController, features: features,
+            storage: CoreStorage(base(0), of: self))
+    }
 }
