@@ -53,10 +53,12 @@ let package = Package(
         room("Interpreter", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
         room("Translator", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CZydis"]),
         room("Platform", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
+        room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
+        room("VirtioDevices", ["Virtio", "GuestMemory", "HostInterface"]),
         room(
             "Launcher",
             [
-                "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+                "VirtioDevices", "Virtio", "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
                 .product(name: "Logging", package: "swift-log"),
             ]),
         .executableTarget(

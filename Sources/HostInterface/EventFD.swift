@@ -19,6 +19,21 @@ package struct EventFD: ~Copyable, Sendable {
         _ = unsafe Glibc.write(rawValue, &one, 8)
     }
 
+    /// Sleeps until the counter is not zero, or until `descriptor`, if it is not negative, can be read.
+    ///
+    /// - Returns: whether the counter is not zero.
+    package func wait(or descriptor: Int32) -> Bool {
+        var polled = (
+            pollfd(fd: rawValue, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        )
+        return unsafe withUnsafeMutablePointer(to: &polled) { polled in
+            let list = unsafe UnsafeMutableRawPointer(polled).assumingMemoryBound(to: pollfd.self)
+            while unsafe poll(list, descriptor < 0 ? 1 : 2, -1) < 0, Errno.current == .interrupted {}
+            return unsafe list.pointee.revents != 0
+        }
+    }
+
     /// Resets the counter.
     package func drain() {
         var count: UInt64 = 0

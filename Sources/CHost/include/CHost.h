@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -45,6 +46,9 @@ static inline int chost_memfd_create(const char *name, unsigned flags) {
 static inline int chost_ioctl(int fd, unsigned long request, void *argument) {
     return ioctl(fd, request, argument);
 }
+
+/* getrandom(2) with no flags: from the pool that is never short. */
+static inline long chost_getrandom(void *buffer, size_t count) { return getrandom(buffer, count, 0); }
 
 /* The calling thread's name, of which the first 15 bytes count (PR_SET_NAME). */
 static inline void chost_name_thread(const char *name) { syscall(SYS_prctl, 15, name, 0, 0, 0); }
