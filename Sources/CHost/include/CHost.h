@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <spawn.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -60,6 +62,29 @@ static inline int chost_futex_wait(const uint32_t *word, uint32_t expected, cons
 
 static inline int chost_futex_wake(const uint32_t *word, int count) {
     return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, (void *)0, (void *)0, 0);
+}
+
+/* io_uring(7), which glibc does not know. */
+static inline int chost_io_uring_setup(unsigned entries, struct io_uring_params *params) {
+    return (int)syscall(SYS_io_uring_setup, entries, params);
+}
+
+static inline int chost_io_uring_enter(int ring, unsigned submit, unsigned wait, unsigned flags) {
+    return (int)syscall(SYS_io_uring_enter, ring, submit, wait, flags, (void *)0, 0);
+}
+
+/* A submission's fields are unions in unions, which Swift cannot name. */
+static inline void chost_io_uring_prepare(struct io_uring_sqe *entry, uint8_t operation, int descriptor,
+                                          const void *address, uint32_t length, uint64_t offset,
+                                          uint32_t flags, uint64_t token) {
+    memset(entry, 0, sizeof *entry);
+    entry->opcode = operation;
+    entry->fd = descriptor;
+    entry->addr = (uint64_t)(uintptr_t)address;
+    entry->len = length;
+    entry->off = offset;
+    entry->rw_flags = (int)flags; /* and fsync_flags, poll32_events… */
+    entry->user_data = token;
 }
 
 /* Makes the terminal raw, and sees to it that every signal that could end us
