@@ -53,22 +53,25 @@ let package = Package(
         room("Interpreter", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
         room("Translator", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CZydis"]),
         room("Platform", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
+room("Storage", ["HostInterface", "CZlib", "CZstd"]),
         room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
-        room("VirtioDevices", ["Virtio", "GuestMemory", "HostInterface"]),
+        room("VirtioDevices", ["Virtio", "Storage", "GuestMemory", "HostInterface"]),
         room(
             "Launcher",
             [
-                "VirtioDevices", "Virtio", "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+                "VirtioDevices", "Virtio", "Storage", "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
                 .product(name: "Logging", package: "swift-log"),
             ]),
         .executableTarget(
             name: "roost",
             dependencies: [
-                "Launcher", "HostInterface", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Launcher", "Storage", "HostInterface",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
 
         tests("Launcher", ["Launcher", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
+        tests("Storage", ["Storage", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),
         tests("Boot", ["Launcher", "HostInterface", "roost"]),
         tests("Journey", ["HostInterface"]),

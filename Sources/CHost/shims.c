@@ -134,6 +134,24 @@ int chost_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
 
 char **chost_environment(void) { return environ; }
 
+int chost_zero_range(int descriptor, off_t offset, off_t count, int unmap) {
+    int mode = unmap ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+    return fallocate(descriptor, mode, offset, count);
+}
+
+int chost_lock_range(int descriptor, int exclusive, off_t offset, off_t count) {
+    struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = offset, .l_len = count};
+    return fcntl(descriptor, F_OFD_SETLK, &lock);
+}
+
+int chost_range_is_free(int descriptor, off_t offset, off_t count) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = offset, .l_len = count};
+    if (fcntl(descriptor, F_OFD_GETLK, &lock) != 0) return -1;
+    return lock.l_type == F_UNLCK;
+}
+
+void chost_ignore_file_size_signal(void) { signal(SIGXFSZ, SIG_IGN); }
+
 int chost_open_terminal(int *controller, int *terminal) {
     *controller = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (*controller < 0 || grantpt(*controller) != 0 || unlockpt(*controller) != 0) return -1;

@@ -14,6 +14,11 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable, CustomStringC
     package static let again = Errno(rawValue: EAGAIN)
     package static let invalid = Errno(rawValue: EINVAL)
     package static let noMemory = Errno(rawValue: ENOMEM)
+    package static let inputOutput = Errno(rawValue: EIO)
+    package static let noSpace = Errno(rawValue: ENOSPC)
+    package static let readOnly = Errno(rawValue: EROFS)
+    package static let permissionDenied = Errno(rawValue: EACCES)
+    package static let notSupported = Errno(rawValue: EOPNOTSUPP)
 
     package var description: String {
         guard let text = unsafe strerror(rawValue) else { return "error \(rawValue)" }

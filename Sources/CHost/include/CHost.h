@@ -118,6 +118,23 @@ int chost_pipe(int ends[2]);
 
 char **chost_environment(void);
 
+/* fallocate(2): what the file has from `offset` on becomes zeros, `count`
+ * bytes of it. With `unmap` their place on the disk is given back. 0, or -1 with errno. */
+int chost_zero_range(int descriptor, off_t offset, off_t count, int unmap);
+
+/* A lock that belongs to the open file (fcntl(2), F_OFD_SETLK), not waited
+ * for; a count of 0 means to the end. 0, or -1 with errno: EAGAIN if another has it. */
+int chost_lock_range(int descriptor, int exclusive, off_t offset, off_t count);
+
+/* Whether an exclusive lock could be had: 1, 0 if another has one, -1 with errno. */
+int chost_range_is_free(int descriptor, off_t offset, off_t count);
+
+/* The size of a file or of a block device; -1 with errno. */
+static inline int64_t chost_file_size(int descriptor) { return lseek(descriptor, 0, SEEK_END); }
+
+/* A file that would grow past RLIMIT_FSIZE is an error like a full disk, and no reason to die. */
+void chost_ignore_file_size_signal(void);
+
 /* Both ends of a new pseudo-terminal, for tests. 0, or -1 with errno. */
 int chost_open_terminal(int *controller, int *terminal);
 

@@ -1,0 +1,7 @@
+import HostInterface
+import Storage
+import Testing
+
+@Suite struct RawImageTests {
+    @Test func exists() { #expect(DiskFormat.raw.rawValue == "raw") }
+}
