@@ -53,7 +53,7 @@ let package = Package(
         room("Interpreter", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CHost", "CZydis"]),
         room("Translator", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CZydis"]),
         room("Platform", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
-room("Storage", ["HostInterface", "CZlib", "CZstd"]),
+        room("Storage", ["HostInterface", "CZlib", "CZstd"]),
         room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
         room("VirtioDevices", ["Virtio", "Storage", "GuestMemory", "HostInterface"]),
         room(

@@ -190,7 +190,9 @@ package struct SequenceGenerator {
             var target = seedling.cursor + bytes.count + 1 + single.random.below(4)
             // A call comes back: what it leads to must not lie where it goes on then.
             let isCall = instruction.name == "call"
-            if let island = seedling.freeIslands.randomElement(using: &single.random), isCall || single.random.chance(70) {
+            if let island = seedling.freeIslands.randomElement(using: &single.random),
+                isCall || single.random.chance(70)
+            {
                 target = island * Self.islandBytes
             } else if isCall {
                 return nil

@@ -39,6 +39,25 @@ internal import Glibc
         byteCount += vector.count
     }
 
+    /// Takes bytes off the front, at most all.
+    package mutating func removeFirst(bytes: Int) {
+        var left = bytes
+        var gone = 0
+        byteCount -= bytes
+        while left > 0 {
+            let length = unsafe storage[gone].count
+            if length > left {
+                unsafe storage[gone].base += left
+                unsafe storage[gone].count -= left
+                break
+            }
+            left -= length
+            gone += 1
+        }
+        unsafe storage.update(from: storage + gone, count: count - gone)
+        count -= gone
+    }
+
     package mutating func removeAll() { (count, byteCount) = (0, 0) }
 
     package subscript(_ index: Int) -> IOVector {

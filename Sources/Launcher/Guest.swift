@@ -2,6 +2,7 @@ internal import GuestMemory
 internal import HostInterface
 internal import Platform
 internal import Synchronization
+internal import Virtio
 internal import VirtualCPU
 
 //L:040 A machine is made
@@ -17,6 +18,8 @@ final class Guest {
     let memory: GuestMemory
     let vcpu: any VCPU
     let pc: PC
+    /// By slot: see `MemoryMap.virtioWindow`.
+    private let virtio: [VirtioMMIO]
     private let requests = VCPURequests()
 
     /// - Parameters:
@@ -24,14 +27,27 @@ final class Guest {
     ///   - serialOutputs: who takes what the Guest writes to COM1…COM4.
     init(
         _ source: BootSource, memory size: MemorySize, engine: Engine, profile: GuestProfile?,
-        serialOutputs: [Int: @Sendable ([UInt8]) -> Void], note: @escaping @Sendable (String) -> Void
+        devices: [any VirtioDevice], serialOutputs: [Int: @Sendable ([UInt8]) -> Void],
+        note: @escaping @Sendable (String) -> Void
     ) throws {
         memory = try GuestMemory(byteCount: size.bytes)
         var configuration = PC.Configuration(memory: memory, requests: requests)
         configuration.serialOutputs = serialOutputs
         configuration.debugOutput = { byte in serialOutputs[0]?([byte]) }
         configuration.note = note
-        pc = try PC(configuration)
+        let pc = try PC(configuration)
+        self.pc = pc
+        let memory = memory
+        guard devices.count <= MemoryMap.virtioSlots else {
+            throw ConfigurationError("\(devices.count) devices; a guest has room for \(MemoryMap.virtioSlots)")
+        }
+        virtio = try devices.enumerated().map { slot, device in
+            let line = pc.interruptLine(gsi: MemoryMap.virtioGSI(slot: slot))
+            let window = try VirtioMMIO(device, memory: memory, line: line, note: note)
+            pc.mmio.register(
+                window, at: MemoryMap.virtioWindow(slot: slot).rawValue, count: MemoryMap.virtioWindowBytes)
+            return window
+        }
         if let profile {
             let interrupts = ProfiledInterrupts(pc.localAPIC, profile)
             vcpu = ProfiledVCPU(try engine.makeVCPU(memory, requests, interrupts), profile)
@@ -41,8 +57,15 @@ final class Guest {
         try load(source)
     }
 
+    /// Ends what the devices' threads do with the Guest's memory. Before it goes away, and before it starts again.
+    func stopDevices() { for device in virtio { device.reset() } }
+
+    /// What the devices have done.
+    var deviceReport: VirtioReport { VirtioReport(virtio.map(\.transport)) }
+
     /// Everything back to power-on, and the kernel loaded again.
     func restart(_ source: BootSource) throws {
+        stopDevices()
         memory.clear()
         pc.reset()
         vcpu.reset()
@@ -50,7 +73,7 @@ final class Guest {
     }
 
     private func load(_ source: BootSource) throws {
-        try ACPITables(ACPIMachine()).write(to: memory)
+        try ACPITables(ACPIMachine(virtioSlots: Array(virtio.indices))).write(to: memory)
         let entry = try loadKernel(source, into: memory, rsdp: ACPITables.rsdp)
         vcpu.withState { entry.apply(to: &$0) }
     }

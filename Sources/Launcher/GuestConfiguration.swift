@@ -16,8 +16,12 @@ package struct GuestConfiguration: Sendable {
     package var kernel: Kernel = .debian(package: "linux-image-cloud-amd64")
     /// The initial RAM disk; nil to have one built.
     package var initialRAMDisk: String?
-    /// The kernel's command line, whole; nil for `defaultCommandLine`.
+    /// For the kernel's command line: see `wholeCommandLine`.
     package var commandLine: String?
+    /// In the order of their names in the Guest.
+    package var disks: [DiskOption] = []
+    /// Random numbers from the host.
+    package var hasEntropy = true
     package var memory = MemorySize(bytes: 512 << 20)
     package var engine = EngineTable.automatic
     package var restartsOnReboot = true
@@ -37,6 +41,18 @@ package struct GuestConfiguration: Sendable {
         let prefix = "debian:"
         kernel = text.hasPrefix(prefix) ? .debian(package: String(text.dropFirst(prefix.count))) : .file(text)
     }
+
+    /// What the kernel is told. A line that names a console is taken as it
+    /// is; any other goes behind the default, for a Guest that says nothing
+    /// is no use to anybody.
+    package var wholeCommandLine: String {
+        guard let commandLine else { return Self.defaultCommandLine }
+        if commandLine.split(separator: " ").contains(where: { $0.hasPrefix("console=") }) { return commandLine }
+        return Self.defaultCommandLine + (commandLine.isEmpty ? "" : " ") + commandLine
+    }
+
+    /// Whether the initramfs that we build is only the way to a system on a disk.
+    package var bootsFromDisk: Bool { wholeCommandLine.split(separator: " ").contains { $0.hasPrefix("root=") } }
 
     /// Panic is to end the Guest and not to hang it: the kernel reboots at
     /// once, and `Guest` knows why by its log. The kernel tests all its crypto

@@ -15,12 +15,12 @@ struct GuestFiles {
     /// and COM1 is all we know of it.
     let session: Session?
 
-    /// Modules that the built initramfs loads: none yet, for all that our /init
-    /// needs is built into Debian's kernels.
-    static let modules: [String] = []
-
     /// Reads, fetches and builds.
-    static func gather(_ configuration: GuestConfiguration, session: Session, progress: Progress) throws -> GuestFiles {
+    ///
+    /// - Parameter modules: what the built initramfs is to load, if the kernel has it as modules.
+    static func gather(
+        _ configuration: GuestConfiguration, session: Session, modules: [String], progress: Progress
+    ) throws -> GuestFiles {
         let store = PackageStore(progress: progress)
         var kernelName: String
         var package: String?
@@ -34,7 +34,7 @@ struct GuestFiles {
         var source = BootSource(kernel: try readFile(kernelName), kernelName: kernelName)
         // A file that is no kernel is said to be so before anything is fetched for it.
         let format = try KernelFormat.detect(source)
-        source.commandLine = configuration.commandLine ?? GuestConfiguration.defaultCommandLine
+        source.commandLine = configuration.wholeCommandLine
 
         if let path = configuration.initialRAMDisk {
             source.initrd = try readFile(path)
@@ -55,7 +55,7 @@ struct GuestFiles {
         let busybox = try readFile(tools + (Files.exists(tools + "/bin/busybox") ? "/bin/busybox" : "/usr/bin/busybox"))
         source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded)
         source.initrdName = "the built initramfs"
-        return GuestFiles(source: source, session: session)
+        return GuestFiles(source: source, session: configuration.bootsFromDisk ? nil : session)
     }
 
     private static func newestKernel(in folder: String, package: String) throws(HostError) -> String {

@@ -134,6 +134,38 @@ package enum InitialRAMDisk {
         hostname -F /etc/hostname
         ip link set lo up 2>/dev/null
         while read -r module; do insmod "$module"; done </etc/roost/modules
+
+        # A system on a disk: root= and its relatives are for us, as they are
+        # for every initramfs. The disk's name may come after its driver.
+        root= rootfstype= rootflags= mode=ro init=/sbin/init
+        for word in $(cat /proc/cmdline); do
+            case $word in
+                root=*) root=${word#root=} ;;
+                rootfstype=*) rootfstype="-t ${word#rootfstype=}" ;;
+                rootflags=*) rootflags=",${word#rootflags=}" ;;
+                init=*) init=${word#init=} ;;
+                ro | rw) mode=$word ;;
+            esac
+        done
+        if [ -n "$root" ]; then
+            case $root in UUID=* | LABEL=*) wanted=$root ;; *) wanted= ;; esac
+            for try in 1 2 3 4 5 6 7 8 9 10; do
+                [ -n "$wanted" ] && root=$(findfs "$wanted" 2>/dev/null)
+                [ -b "$root" ] && break
+                sleep 0.1
+            done
+            mkdir -p /sysroot
+            if mount $rootfstype -o "$mode$rootflags" "$root" /sysroot; then
+                for folder in dev proc sys run; do mount -o move /$folder /sysroot/$folder; done
+                exec switch_root /sysroot "$init"
+            fi
+            echo "roost: cannot mount ${wanted:-$root} as the root file system; the disks are:" >/dev/kmsg
+            for disk in /sys/block/vd*; do
+                [ -e "$disk" ] && echo "roost:   /dev/${disk##*/}" >/dev/kmsg
+            done
+            poweroff -f
+        fi
+
         kind=piped shell=no rows=0 columns=0 term=linux
         . /etc/roost/session
         export TERM=$term

@@ -30,33 +30,43 @@ package struct Launcher {
             throw ConfigurationError(
                 "a command runs in the initramfs that roost builds: leave --initrd out, or the command")
         }
+        guard configuration.command.isEmpty || !configuration.bootsFromDisk else {
+            throw ConfigurationError("with root= the disk's own programs run: leave it out, or the command")
+        }
         // Its file is there before the Guest is: a wrong path is not to be found out after hours.
         let profiler = try configuration.profile.map { try Profiler(path: $0, symbols: configuration.symbols) }
+        let catalog = try DeviceCatalog(configuration)
         let progress = try Progress()
         defer { progress.end() }
         let console: Console, guest: Guest
         do {
             // The files' bytes live no longer than this: a Guest may run for months.
-            let files = try GuestFiles.gather(configuration, session: session, progress: progress)
+            let files = try GuestFiles.gather(
+                configuration, session: session, modules: catalog.modules, progress: progress)
             console = try Console(session: files.session, verbose: verbose, progress: progress)
             guest = try Guest(
                 files.source, memory: configuration.memory, engine: engine, profile: profiler?.profile,
-                serialOutputs: console.serialOutputs, note: note)
+                devices: catalog.devices, serialOutputs: console.serialOutputs, note: note)
             if !verbose { progress.step("booting \(files.source.kernelName.split(separator: "/").last ?? "")") }
         }
         let outcome =
             if let profiler {
-                try guest.sampled { try live(guest, console, progress) { profiler.look(at: guest.vcpu) } }
+                try guest.sampled { try live(guest, catalog, console, progress) { profiler.look(at: guest.vcpu) } }
             } else {
-                try live(guest, console, progress) {}
+                try live(guest, catalog, console, progress) {}
             }
-        if verbose { StandardStream.error.write(guest.vcpu.report.text(engine: engine.name)) }
+        if verbose {
+            StandardStream.error.write(guest.vcpu.report.text(engine: engine.name) + guest.deviceReport.text)
+        }
         try profiler?.write(engine: engine.name, guest.vcpu.report)
         return outcome
     }
 
     /// Runs the Guest to its end, from reboot to reboot; `rest` is called whenever it has stopped.
-    private func live(_ guest: Guest, _ console: Console, _ progress: Progress, rest: () -> Void) throws -> Outcome {
+    private func live(
+        _ guest: Guest, _ catalog: DeviceCatalog, _ console: Console, _ progress: Progress, rest: () -> Void
+    ) throws -> Outcome {
+        defer { guest.stopDevices() }
         let stop = guest.stopper
         let input = try console.start(ports: guest.pc.serialPorts, stop: stop)
         defer { console.end(input) }
@@ -65,7 +75,9 @@ package struct Launcher {
             rest()
             if let end = judge(outcome, guest, console) { return end }
             console.restart()
-            try guest.restart(GuestFiles.gather(configuration, session: session, progress: progress).source)
+            let files = try GuestFiles.gather(
+                configuration, session: session, modules: catalog.modules, progress: progress)
+            try guest.restart(files.source)
         }
     }
 

@@ -215,7 +215,7 @@ extension BlockTranslator {
             e.jump(to: cold.back)
         case .slow:
             // The check may have failed after it spoiled R13 and R14: nothing else.
-                if let operand = cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
+            if let operand = cold.operand { emitAddress(operand) } else { e.constant(Host.r14, 0) }
             let info = cold.info ?? SiteInfo(d)
             e.constant(Host.r13, UInt64(info.word))
             callOut(refill(info))

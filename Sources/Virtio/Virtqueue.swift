@@ -211,6 +211,9 @@ internal import Synchronization
         spare.append(chain)
     }
 
+    /// The device stops, and this chain with it: the driver never gets it back.
+    package func giveUp(_ chain: DescriptorChain) { noteWrites(chain) }
+
     /// The chain's writable bytes have changed: engines that have translated
     /// code from there must hear of it before the driver can run it.
     private func noteWrites(_ chain: DescriptorChain) {

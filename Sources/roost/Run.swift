@@ -25,8 +25,18 @@ struct Run: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "The kernel's whole command line (default: \(GuestConfiguration.defaultCommandLine)).", valueName: "text"))
+            "For the kernel's command line: behind \"\(GuestConfiguration.defaultCommandLine)\", or, if it has console=…, instead of it.",
+            valueName: "text"))
     var append: String?
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "A disk: FILE[,ro][,format=raw|qcow2][,serial=TEXT]; may be given again.", valueName: "file"))
+    var disk: [String] = []
+
+    @Flag(inversion: .prefixedNo, help: "Random numbers from the host, by virtio-rng.")
+    var rng = true
 
     @Option(help: ArgumentHelp("The guest's RAM, as in 512M or 2G.", valueName: "size"))
     var memory = "512M"
@@ -64,6 +74,10 @@ struct Run: ParsableCommand {
         do { _ = try EngineTable.engine(named: engine) } catch let error as ConfigurationError {
             throw ConfigurationError("--engine: \(error)")
         }
+        do { configuration.disks = try disk.map(DiskOption.init(parsing:)) } catch {
+            throw ConfigurationError("--disk: \(error)")
+        }
+        configuration.hasEntropy = rng
         guard symbols.isEmpty || profile != nil else {
             throw ConfigurationError("--symbols: there is no --profile to use them in")
         }

@@ -1,0 +1,48 @@
+internal import HostInterface
+internal import Storage
+internal import Virtio
+internal import VirtioDevices
+
+//L:300 The list of devices
+//
+// lguest's Launcher had a line for each option that made a device, and so has
+// ours. A new device is its file in VirtioDevices, an option, and a line here
+// (docs/adding-a-device.md). The order is the order of the windows, and so of
+// the names that a Guest gives: the first disk is /dev/vda.
+
+/// Which devices there are, and what their drivers are called.
+struct DeviceCatalog {
+    struct Entry: Sendable {
+        /// The modules with the driver, where that is not built into the kernel.
+        let modules: [String]
+        /// As many of the kind as were asked for.
+        let make: @Sendable (GuestConfiguration) throws -> [any VirtioDevice]
+    }
+
+    static let entries = [
+        Entry(modules: ["virtio_blk"]) { try $0.disks.enumerated().map { try makeDisk($0, $1) } },
+        Entry(modules: ["virtio_rng"]) { $0.hasEntropy ? [Entropy()] : [] },
+    ]
+
+    let devices: [any VirtioDevice]
+    let modules: [String]
+
+    /// Opens what the devices stand on.
+    init(_ configuration: GuestConfiguration) throws {
+        var devices: [any VirtioDevice] = []
+        var modules: [String] = []
+        for entry in Self.entries {
+            let made = try entry.make(configuration)
+            if !made.isEmpty { modules += entry.modules }
+            devices += made
+        }
+        self.devices = devices
+        self.modules = devices.isEmpty ? [] : ["virtio_mmio"] + modules
+    }
+
+    private static func makeDisk(_ index: Int, _ disk: DiskOption) throws -> any VirtioDevice {
+        let image = try DiskImages.open(path: disk.path, format: disk.format, readOnly: disk.isReadOnly)
+        return Block(image, serial: disk.serial ?? "roost-\(index)")
+    }
+}
+//:
