@@ -1,8 +1,9 @@
 internal import HostInterface
 internal import Platform
 internal import Synchronization
+internal import VirtioDevices
 
-//L:050 Between the user and the serial ports
+//L:050 Between the user and the Guest's ports
 //
 // What the Guest writes arrives on its own thread and is handed on at once.
 // What the user types needs a thread that waits for it: that thread also sees
@@ -12,8 +13,26 @@ internal import Synchronization
 // smallest Linux that is any use"), and nothing is typed to it before it says
 // that it is ready: a tty that is being set up might echo it or lose it.
 // Otherwise there is COM1, and we pass on what comes, either way.
+//
+// With `--console hvc0` the user's port is a virtio console instead, in both
+// cases; then COM1 is for the kernel's log alone.
 
-/// Joins the user's streams to a Guest's serial ports.
+/// What a user can type to.
+protocol InputPort: Sendable {
+    /// How many of the bytes there was room for.
+    func receive(_ bytes: [UInt8]) -> Int
+    func onRoom(_ body: @escaping @Sendable () -> Void)
+}
+
+extension Serial16550: InputPort {}
+extension VirtioDevices.Console: InputPort {}
+
+/// A terminal that the user may have.
+package enum ConsoleKind: String, CaseIterable, Sendable {
+    case ttyS0, hvc0
+}
+
+/// Joins the user's streams to a Guest's ports.
 final class Console: Sendable {
     /// What the outside of the Guest has decided.
     enum Verdict: Equatable, Sendable {
@@ -40,17 +59,24 @@ final class Console: Sendable {
     private let ending = Atomic(false)
 
     private static let user = 1, errors = 2, controlPort = 3
+    /// The virtio console, if that is the user's port.
+    private let terminal: VirtioDevices.Console?
     /// Keys that a Guest which reads nothing may leave with us.
     private static let mostPending = 1 << 16
 
-    init(session: Session?, verbose: Bool, progress: Progress) throws(HostError) {
+    init(session: Session?, terminal: VirtioDevices.Console?, verbose: Bool, progress: Progress) throws(HostError) {
         self.session = session
+        self.terminal = terminal
         self.progress = progress
-        log = KernelLog(isShown: verbose && session != nil)
+        log = KernelLog(isShown: verbose && (session != nil || terminal != nil))
         isTerminal = session.map { $0.kind == .terminal } ?? Terminal.isTerminal(0)
         isReady = Atomic(session == nil)
         wake = try EventFD()
         resize = try EventFD()
+        terminal?.onPrint { bytes in
+            if session == nil { progress.finish() }
+            StandardStream.output.write(bytes)
+        }
     }
 
     /// What was decided, if anything was.
@@ -61,6 +87,7 @@ final class Console: Sendable {
     /// Who takes what is written to COM1…COM4.
     var serialOutputs: [Int: @Sendable ([UInt8]) -> Void] {
         guard session != nil else {
+            if terminal != nil { return [0: { [self] bytes in log.append(bytes) }] }
             return [
                 0: { [self] bytes in
                     progress.finish()
@@ -114,7 +141,7 @@ final class Console: Sendable {
             Terminal.reportResizes(to: resize)
             try Terminal.makeRaw()
         }
-        let port = ports[session == nil ? 0 : Self.user]
+        let port: (any InputPort)? = terminal ?? ports[session == nil ? 0 : Self.user]
         let control = session == nil ? nil : ports[Self.controlPort]
         port?.onRoom { [self] in wake.signal() }
         return try HostThread(name: "input") { [self] in
@@ -144,7 +171,7 @@ final class Console: Sendable {
         var boot = 0
     }
 
-    private func pass(_ input: inout Input, to port: Serial16550?, _ control: Serial16550?) {
+    private func pass(_ input: inout Input, to port: (any InputPort)?, _ control: Serial16550?) {
         // ORDERING: pairs with the releasing store in `hear`: /init has set the port up.
         let ready = isReady.load(ordering: .acquiring)
         let boot = boots.load(ordering: .acquiring)
@@ -197,7 +224,9 @@ final class Console: Sendable {
     }
 
     private func tellSize(_ control: Serial16550?) {
-        guard isTerminal, let control, let size = Terminal.size else { return }
+        guard isTerminal, let size = Terminal.size else { return }
+        terminal?.resize(size)
+        guard let control else { return }
         _ = control.receive(Array("\(size.rows) \(size.columns)\n".utf8))
     }
 }

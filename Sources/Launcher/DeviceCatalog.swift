@@ -21,11 +21,15 @@ struct DeviceCatalog {
 
     static let entries = [
         Entry(modules: ["virtio_blk"]) { try $0.disks.enumerated().map { try makeDisk($0, $1) } },
+        Entry(modules: ["virtio_console"]) { $0.console == .hvc0 ? [VirtioDevices.Console()] : [] },
         Entry(modules: ["virtio_rng"]) { $0.hasEntropy ? [Entropy()] : [] },
     ]
 
     let devices: [any VirtioDevice]
     let modules: [String]
+
+    /// The user's terminal, if it is one of the devices.
+    var terminal: VirtioDevices.Console? { devices.lazy.compactMap { $0 as? VirtioDevices.Console }.first }
 
     /// Opens what the devices stand on.
     init(_ configuration: GuestConfiguration) throws {

@@ -20,6 +20,8 @@ package struct GuestConfiguration: Sendable {
     package var commandLine: String?
     /// In the order of their names in the Guest.
     package var disks: [DiskOption] = []
+    /// The user's terminal in the Guest.
+    package var console = ConsoleKind.ttyS0
     /// Random numbers from the host.
     package var hasEntropy = true
     package var memory = MemorySize(bytes: 512 << 20)
@@ -46,13 +48,18 @@ package struct GuestConfiguration: Sendable {
     /// is; any other goes behind the default, for a Guest that says nothing
     /// is no use to anybody.
     package var wholeCommandLine: String {
-        guard let commandLine else { return Self.defaultCommandLine }
-        if commandLine.split(separator: " ").contains(where: { $0.hasPrefix("console=") }) { return commandLine }
-        return Self.defaultCommandLine + (commandLine.isEmpty ? "" : " ") + commandLine
+        let words = commandLine.map { $0.split(separator: " ").map(String.init) } ?? []
+        if let commandLine, words.contains(where: { $0.hasPrefix("console=") }) { return commandLine }
+        var line = [Self.defaultCommandLine]
+        // Not for our own /init, which wants to have every byte: the kernel
+        // listens to its console for ^O, its way to say SysRq.
+        if console == .hvc0, bootsFromDisk || initialRAMDisk != nil { line.append("console=hvc0") }
+        if let commandLine, !commandLine.isEmpty { line.append(commandLine) }
+        return line.joined(separator: " ")
     }
 
     /// Whether the initramfs that we build is only the way to a system on a disk.
-    package var bootsFromDisk: Bool { wholeCommandLine.split(separator: " ").contains { $0.hasPrefix("root=") } }
+    package var bootsFromDisk: Bool { commandLine?.split(separator: " ").contains { $0.hasPrefix("root=") } ?? false }
 
     /// Panic is to end the Guest and not to hang it: the kernel reboots at
     /// once, and `Guest` knows why by its log. The kernel tests all its crypto

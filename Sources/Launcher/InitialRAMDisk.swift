@@ -9,7 +9,7 @@ package import HostInterface
 // its driver built in for:
 //
 //     ttyS0  the kernel's log, which the Host keeps or shows
-//     ttyS1  the user: standard input and output
+//     ttyS1  the user: standard input and output (or hvc0, see D:120)
 //     ttyS2  standard error, when it has a way of its own
 //     ttyS3  a few words between /init and the Host:
 //                Guest to Host   ready            input may come now
@@ -38,14 +38,20 @@ package struct Session: Equatable, Sendable {
     package var kind: Kind
     /// What to run; empty for a shell.
     package var command: [[UInt8]]
+    /// The device in the Guest that is the user's: ttyS1, or hvc0 where there is a virtio console.
+    package var port: String
     /// For a terminal session.
     package var windowSize: WindowSize?
     /// TERM of the user.
     package var terminalName: String?
 
-    package init(kind: Kind, command: [[UInt8]] = [], windowSize: WindowSize? = nil, terminalName: String? = nil) {
+    package init(
+        kind: Kind, command: [[UInt8]] = [], port: String = "ttyS1", windowSize: WindowSize? = nil,
+        terminalName: String? = nil
+    ) {
         self.kind = kind
         self.command = command
+        self.port = port
         self.windowSize = windowSize
         self.terminalName = terminalName
     }
@@ -83,7 +89,7 @@ package enum InitialRAMDisk {
     }
 
     private static func settings(of session: Session) -> String {
-        var lines = ["kind=\(session.kind)"]
+        var lines = ["kind=\(session.kind)", "user=/dev/\(session.port)"]
         if session.command.isEmpty { lines.append("shell=yes") }
         if let size = session.windowSize { lines.append("rows=\(size.rows) columns=\(size.columns)") }
         // TERM ends in a script, so only what a terminal's name is made of may pass.
@@ -166,33 +172,33 @@ package enum InitialRAMDisk {
             poweroff -f
         fi
 
-        kind=piped shell=no rows=0 columns=0 term=linux
+        kind=piped user=/dev/ttyS1 shell=no rows=0 columns=0 term=linux
         . /etc/roost/session
         export TERM=$term
         cd /root
 
-        # The line to the Host. Open from now on, so that its settings stay.
-        exec 9<>/dev/ttyS3
+        # The line to the Host, and the user's. Open from now on, so that their settings stay.
+        exec 9<>/dev/ttyS3 8<>$user
         stty -F /dev/ttyS3 115200 raw -echo
         tell() { echo "$1" >&9; }
 
         if [ $kind = terminal ]; then
-            stty -F /dev/ttyS1 115200 sane crtscts erase '^?' rows $rows cols $columns
+            stty -F $user 115200 sane crtscts erase '^?' rows $rows cols $columns
             while read -r rows columns; do
-                stty -F /dev/ttyS1 rows "$rows" cols "$columns"
+                stty -F $user rows "$rows" cols "$columns"
             done <&9 &
             tell ready
             if [ $shell = yes ]; then
-                setsid -c sh -l <>/dev/ttyS1 >&0 2>&1 9>&-
+                setsid -c sh -l <>$user >&0 2>&1 8>&- 9>&-
                 status=0
             else
-                setsid -c /etc/roost/command <>/dev/ttyS1 >&0 2>&1 9>&-
+                setsid -c /etc/roost/command <>$user >&0 2>&1 8>&- 9>&-
                 status=$?
             fi
         else
             # Canonical, and nothing special but ^D and ^V.
-            stty -F /dev/ttyS1 115200 raw -echo crtscts
-            stty -F /dev/ttyS1 icanon iexten -isig intr undef quit undef erase undef kill undef \\
+            stty -F $user 115200 raw -echo crtscts
+            stty -F $user icanon iexten -isig intr undef quit undef erase undef kill undef \\
                 werase undef rprnt undef eol undef eol2 undef susp undef eof '^D' lnext '^V'
             stty -F /dev/ttyS2 115200 raw -echo
             mkfifo /run/stdin /run/stdout /run/stderr
@@ -202,16 +208,16 @@ package enum InitialRAMDisk {
             # ends do not either. To wait in open(2) for the other side would be
             # to fail, now and then, when a child's end interrupts it.
             exec 3<>/run/stdin 4</run/stdin 5>/run/stdin 3>&-
-            dd bs=4096 </dev/ttyS1 >&5 2>/dev/null 4<&- 5>&- 9>&- &
+            dd bs=4096 <$user >&5 2>/dev/null 4<&- 5>&- 8>&- 9>&- &
             exec 5>&- 3<>/run/stdout 5</run/stdout 6>/run/stdout 3>&-
-            dd bs=4096 <&5 >/dev/ttyS1 2>/dev/null 4<&- 5<&- 6>&- 9>&- &
+            dd bs=4096 <&5 >$user 2>/dev/null 4<&- 5<&- 6>&- 8>&- 9>&- &
             output=$!
             exec 5<&- 3<>/run/stderr 5</run/stderr 7>/run/stderr 3>&-
-            dd bs=4096 <&5 >/dev/ttyS2 2>/dev/null 4<&- 5<&- 6>&- 7>&- 9>&- &
+            dd bs=4096 <&5 >/dev/ttyS2 2>/dev/null 4<&- 5<&- 6>&- 7>&- 8>&- 9>&- &
             errors=$!
             exec 5<&-
             tell ready
-            /etc/roost/command <&4 >&6 2>&7 4<&- 6>&- 7>&- 9>&-
+            /etc/roost/command <&4 >&6 2>&7 4<&- 6>&- 7>&- 8>&- 9>&-
             status=$?
             exec 4<&- 6>&- 7>&-
             # What they still hold must have left before the word that it is over.

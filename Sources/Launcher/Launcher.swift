@@ -43,7 +43,8 @@ package struct Launcher {
             // The files' bytes live no longer than this: a Guest may run for months.
             let files = try GuestFiles.gather(
                 configuration, session: session, modules: catalog.modules, progress: progress)
-            console = try Console(session: files.session, verbose: verbose, progress: progress)
+            console = try Console(
+                session: files.session, terminal: catalog.terminal, verbose: verbose, progress: progress)
             guest = try Guest(
                 files.source, memory: configuration.memory, engine: engine, profile: profiler?.profile,
                 devices: catalog.devices, serialOutputs: console.serialOutputs, note: note)
@@ -87,7 +88,7 @@ package struct Launcher {
         let isInteractive = Terminal.isTerminal(0) && (configuration.command.isEmpty || Terminal.isTerminal(1))
         return Session(
             kind: isInteractive ? .terminal : .piped, command: configuration.command,
-            windowSize: isInteractive ? Terminal.size : nil,
+            port: configuration.console == .hvc0 ? "hvc0" : "ttyS1", windowSize: isInteractive ? Terminal.size : nil,
             terminalName: isInteractive ? environmentVariable("TERM") : nil)
     }
 

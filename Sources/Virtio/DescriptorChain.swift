@@ -66,6 +66,14 @@ package import HostInterface
         }
     }
 
+    /// The next bytes, at most so many.
+    package func read(atMost count: Int) -> [UInt8] {
+        let count = min(count, remaining)
+        return unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+            filled = unsafe read(into: UnsafeMutableRawBufferPointer(buffer))
+        }
+    }
+
     /// The next bytes as a value; nil, and nothing taken, if there are not enough.
     package func load<T: BitwiseCopyable>(as type: T.Type) -> T? {
         guard remaining >= MemoryLayout<T>.size else { return nil }

@@ -35,6 +35,9 @@ struct Run: ParsableCommand {
             "A disk: FILE[,ro][,format=raw|qcow2][,serial=TEXT]; may be given again.", valueName: "file"))
     var disk: [String] = []
 
+    @Option(help: ArgumentHelp("The user's terminal: ttyS0, a serial port, or hvc0, by virtio.", valueName: "name"))
+    var console = "ttyS0"
+
     @Flag(inversion: .prefixedNo, help: "Random numbers from the host, by virtio-rng.")
     var rng = true
 
@@ -77,6 +80,11 @@ struct Run: ParsableCommand {
         do { configuration.disks = try disk.map(DiskOption.init(parsing:)) } catch {
             throw ConfigurationError("--disk: \(error)")
         }
+        guard let kind = ConsoleKind(rawValue: console) else {
+            let names = ConsoleKind.allCases.map(\.rawValue).joined(separator: " or ")
+            throw ConfigurationError("--console: '\(console)' is no terminal of a guest; there is \(names)")
+        }
+        configuration.console = kind
         configuration.hasEntropy = rng
         guard symbols.isEmpty || profile != nil else {
             throw ConfigurationError("--symbols: there is no --profile to use them in")
