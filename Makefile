@@ -16,7 +16,8 @@ DEPENDENCIES := \
 	$(INCLUDE)/lz4.h:liblz4-dev \
 	$(INCLUDE)/zstd.h:libzstd-dev \
 	$(INCLUDE)/lzma.h:liblzma-dev \
-	$(INCLUDE)/zlib.h:zlib1g-dev
+	$(INCLUDE)/zlib.h:zlib1g-dev \
+	$(INCLUDE)/slirp/libslirp.h:libslirp-dev
 MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
 
 .PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
@@ -34,7 +35,7 @@ deps: swift ## installs what the build needs and is missing (Debian; sudo unless
 	@missing='$(strip $(MISSING))'; \
 	[ -z "$$missing" ] && exit 0; \
 	if ! command -v apt-get >/dev/null; then \
-		echo "make: no apt-get here. Install the development files of Zydis 4, lz4, zstd, xz and zlib" >&2; \
+		echo "make: no apt-get here. Install the development files of Zydis 4, lz4, zstd, xz, zlib and libslirp" >&2; \
 		echo "make: (Debian's names of what is missing: $$missing), then try again." >&2; exit 1; \
 	fi; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; \

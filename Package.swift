@@ -44,6 +44,7 @@ let package = Package(
         library("CZstd", "libzstd-dev"),
         library("CLZMA", "liblzma-dev"),
         library("CZlib", "zlib1g-dev"),
+        library("CSlirp", "libslirp-dev"),
 
         .target(name: "CHost"),
         room("HostInterface", ["CHost"]),
@@ -56,6 +57,7 @@ let package = Package(
         room("Storage", ["HostInterface", "CZlib", "CZstd"]),
         room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
         room("VirtioDevices", ["Virtio", "Storage", "GuestMemory", "HostInterface"]),
+        room("Network", ["HostInterface", "CHost", "CSlirp"]),
         room(
             "Launcher",
             [
@@ -91,6 +93,7 @@ let package = Package(
         tests(
             "HostileGuest",
             ["EngineTesting", "CPUOracle", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        tests("Network", ["Network", "HostInterface", "CHost"]),
         // The host's CPU as a judge of engines; tests, fuzzers and benches only.
         .target(name: "COracle"),
         room("CPUOracle", ["COracle", "CZydis"]),
