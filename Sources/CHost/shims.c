@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CHost.h"
 
+#include <net/if.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -157,4 +158,17 @@ int chost_open_terminal(int *controller, int *terminal) {
     if (*controller < 0 || grantpt(*controller) != 0 || unlockpt(*controller) != 0) return -1;
     *terminal = open(ptsname(*controller), O_RDWR | O_NOCTTY | O_CLOEXEC);
     return *terminal < 0 ? -1 : 0;
+}
+
+int chost_tap_attach(int fd, const char *name, int flags) {
+    struct ifreq request = {0};
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    request.ifr_flags = (short)flags;
+    return ioctl(fd, TUNSETIFF, &request);
+}
+
+int chost_interface_mtu(int socket, const char *name) {
+    struct ifreq request = {0};
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    return ioctl(socket, SIOCGIFMTU, &request) == 0 ? request.ifr_mtu : -1;
 }

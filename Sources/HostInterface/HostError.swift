@@ -10,6 +10,9 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable, CustomStringC
     package static var current: Errno { Errno(rawValue: errno) }
 
     package static let notFound = Errno(rawValue: ENOENT)
+    package static let accessDenied = Errno(rawValue: EACCES)
+    package static let notPermitted = Errno(rawValue: EPERM)
+    package static let busy = Errno(rawValue: EBUSY)
     package static let interrupted = Errno(rawValue: EINTR)
     package static let again = Errno(rawValue: EAGAIN)
     package static let invalid = Errno(rawValue: EINVAL)

@@ -36,4 +36,16 @@ package final class HostThread: Sendable {
 
     /// Waits for its end. At most once.
     package func join() { _ = pthread_join(handle, nil) }
+
+    /// Tells the calling thread from others that run.
+    package static var currentIdentity: UInt { UInt(pthread_self()) }
+
+    /// From now on, writing to a socket whose other end is gone is an error to the
+    /// calling thread, and not the end of the process (SIGPIPE).
+    package static func surviveBrokenPipes() {
+        var signals = sigset_t()
+        unsafe sigemptyset(&signals)
+        unsafe sigaddset(&signals, SIGPIPE)
+        unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
+    }
 }

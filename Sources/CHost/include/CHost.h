@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
+#include <linux/if_tun.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <string.h>
@@ -137,6 +138,17 @@ void chost_ignore_file_size_signal(void);
 
 /* Both ends of a new pseudo-terminal, for tests. 0, or -1 with errno. */
 int chost_open_terminal(int *controller, int *terminal);
+
+/* Binds an open /dev/net/tun to the interface; 0, or -1 with errno. */
+int chost_tap_attach(int fd, const char *name, int flags);
+
+/* An interface's MTU, asked of any socket; or -1 with errno. */
+int chost_interface_mtu(int socket, const char *name);
+
+static inline int chost_tap_set_header_size(int fd, int size) { return ioctl(fd, TUNSETVNETHDRSZ, &size); }
+static inline int chost_tap_set_offloads(int fd, unsigned offloads) {
+    return ioctl(fd, TUNSETOFFLOAD, (unsigned long)offloads);
+}
 
 /* The status of wait(2) as a shell reports it: 128 + the signal for a death. */
 static inline int chost_exit_status(int status) {

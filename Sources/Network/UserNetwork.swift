@@ -1,0 +1,241 @@
+package import HostInterface
+internal import Synchronization
+
+//L:350 A network without root
+//
+// A Guest wants Ethernet; an ordinary user of the host may only open sockets.
+// Between the two stands libslirp, a TCP/IP stack in a library: it plays the
+// router of a network of its own, and whatever the Guest sends through that router
+// it does again with sockets of this process. To the world it looks as if Roost had
+// opened the connection. The addresses are those that QEMU's users know:
+//
+//     10.0.2.2   fec0::2   the router; what goes to it arrives at the host's loopback
+//     10.0.2.3   fec0::3   asks the host's name server
+//     10.0.2.15  fec0::…   the Guest, by DHCP and by router advertisement
+//
+// libslirp is no friend of threads, so it has a lock, and whoever has a reason to
+// call it takes the lock and does so: the Guest's frames enter on the thread of the
+// device's transmit queue; a thread of our own, "network", sleeps in poll(2) on the
+// sockets with the lock given back. There is no queue in between, and usually no
+// wakeup: a TCP segment goes from the Guest's memory into the host's socket, and
+// its acknowledgement back into the Guest's ring, without any other thread having
+// run. What is left is to notice that after a frame the sockets to be watched are
+// not those that "network" sleeps upon. Then the thread that has the lock looks at
+// them at once; mostly data is there already, as when the Guest has acknowledged
+// some and there is room for more, and by the time it is through the two agree
+// again. Only if they do not is "network" woken.
+//
+// Frames for the Guest go through a ring of 4 MiB. A full ring would drop them, and
+// TCP takes 200 ms to get over it. So long before, at 512 KiB, sockets are no more
+// read: what comes then waits in the host's kernel, whose buffers tell the sender.
+// The rest of the ring is for what is in flight: a window of 64 KiB for each of more
+// than fifty connections.
+
+/// A network of the Guest's own behind libslirp: needs no rights and leaves no traces.
+@safe package final class UserNetwork: NetworkBackend {
+    package static let network = IPv4Address(10, 0, 2, 0)
+    package static let host = IPv4Address(10, 0, 2, 2)
+    package static let nameServer = IPv4Address(10, 0, 2, 3)
+    package static let guest = IPv4Address(10, 0, 2, 15)
+    /// The upper half of fec0::/64.
+    static let prefix6: UInt64 = 0xfec0 << 48
+
+    /// libslirp's largest MTU (IF_MTU_MAX).
+    static let largestPacket = 65_521
+
+    /// Larger packets are fewer, and each costs the Guest an interrupt and libslirp
+    /// a round; nothing in between is that small, for the packets end in libslirp.
+    package let mtu = 65_520
+
+    /// Segments larger than the MTU are not cut up: to libslirp they are segments.
+    /// It has none to give that need cutting, and what it gives is right.
+    package let offloads: NetworkOffloads = [.checksum, .tso4, .tso6, .guestChecksum]
+
+    package var readable: Int32 { frames.arrived.rawValue }
+
+    private let shared: Mutex<Shared>
+    private let gate: Mutex<FrameGate>
+    private let frames: GuestFrames
+    private let wakeup: EventFD
+    private let counters = Counters()
+    /// `NetworkOffloads` that the driver accepted.
+    private let accepted = Atomic<UInt64>(0)
+    /// The thread that sent last, which will not die of a broken pipe.
+    private let sender = Atomic<UInt>(0)
+    /// So many of the host's files may be open for the Guest's connections.
+    private let socketLimit = min(4096, Sockets.fileLimit / 2)
+
+    /// What libslirp's lock protects.
+    private struct Shared: ~Copyable {
+        let stack: SlirpStack
+        /// "network", and what it sleeps upon.
+        var thread: HostThread?
+        var isStopping = false
+        var sleepsUpon = PollSet()
+        var sleepsUntil: UInt64 = 0
+    }
+
+    private struct Counters: ~Copyable {
+        let sentFrames = Atomic<UInt64>(0)
+        let sentBytes = Atomic<UInt64>(0)
+        let receivedFrames = Atomic<UInt64>(0)
+        let receivedBytes = Atomic<UInt64>(0)
+        let refusedFrames = Atomic<UInt64>(0)
+    }
+
+    /// libslirp sets itself up once per process, and looks at nobody else meanwhile.
+    private static let creation = Mutex<Void>(())
+
+    /// - Throws: if a port cannot be forwarded.
+    package init(forwards: [PortForward] = []) throws(HostError) {
+        let hasIPv6 = Sockets.hasIPv6
+        let frames = try GuestFrames()
+        let stack = try UserNetwork.creation.withLock { _ throws(HostError) in
+            try SlirpStack(hasIPv6: hasIPv6) { frame in unsafe frames.append(frame) }
+        }
+        for forward in forwards { try stack.add(forward) }
+        stack.raiseBacklogs()
+        self.frames = frames
+        wakeup = try EventFD()
+        gate = Mutex(FrameGate(hasIPv6: hasIPv6))
+        shared = Mutex(Shared(stack: stack))
+    }
+
+    // MARK: Life
+
+    package func configure(_ accepted: NetworkOffloads) {
+        self.accepted.store(accepted.rawValue, ordering: .relaxed)
+        frames.markChecksums(accepted.contains(.guestChecksum))
+    }
+
+    /// Connections live on while it is stopped; the Guest will reset those that it
+    /// has forgotten.
+    package func start() throws(HostError) {
+        let thread = try HostThread(name: "network") { [self] in run() }
+        shared.withLock { shared in
+            precondition(shared.thread == nil)
+            shared.thread = thread
+        }
+    }
+
+    package func stop() {
+        let thread = shared.withLock { shared in
+            shared.isStopping = true
+            return shared.thread.take()
+        }
+        wakeup.signal()
+        thread?.join()
+        shared.withLock { $0.isStopping = false }
+        frames.removeAll()
+    }
+
+    /// The thread "network".
+    private func run() {
+        HostThread.surviveBrokenPipes()
+        var sleepsUpon = PollSet()
+        while true {
+            let milliseconds: Int32? = shared.withLock { shared in
+                if shared.isStopping { return nil }
+                _ = prepare(shared.stack)
+                shared.stack.serve()
+                let milliseconds = prepare(shared.stack)
+                shared.sleepsUpon = shared.stack.polled
+                shared.sleepsUntil = UserNetwork.time(in: milliseconds)
+                sleepsUpon = shared.sleepsUpon
+                return Int32(clamping: milliseconds)
+            }
+            guard let milliseconds else { return }
+            sleepsUpon.append(wakeup.rawValue, .read)
+            // Whatever woke us, what there is to do is asked under the lock.
+            _ = sleepsUpon.wait(milliseconds: milliseconds)
+            if !sleepsUpon.ready(sleepsUpon.count - 1).isEmpty { wakeup.drain() }
+        }
+    }
+
+    private static func time(in milliseconds: UInt32) -> UInt64 {
+        HostClock.monotonicNanoseconds &+ UInt64(milliseconds) &* 1_000_000
+    }
+
+    /// What there is to sleep upon, and for how long.
+    private func prepare(_ stack: SlirpStack) -> UInt32 {
+        stack.withholdsReading = frames.isCrowded()
+        return stack.prepare()
+    }
+
+    // MARK: Frames
+
+    package func send(_ frame: UnsafeMutableRawBufferPointer) -> Bool {
+        let agreed = NetworkOffloads(rawValue: accepted.load(ordering: .relaxed))
+        guard let header = unsafe FrameHeader(checking: UnsafeRawBufferPointer(frame), accepted: agreed) else {
+            return refuse()
+        }
+        let bytes = unsafe UnsafeMutableRawBufferPointer(rebasing: frame[FrameHeader.byteCount...])
+        let partial = header.flags.contains(.needsChecksum)
+        let verdict = gate.withLock { unsafe $0.inspect(bytes, partial: partial) }
+        let opens: Bool
+        let introduces: Bool
+        switch verdict {
+        case .refused: return refuse()
+        case .admitted(let mayOpen): (opens, introduces) = (mayOpen, false)
+        case .introduced(let mayOpen): (opens, introduces) = (mayOpen, true)
+        }
+        // libslirp verifies every checksum, so each must be there.
+        unsafe FrameHeader.completeChecksum(frame, header)
+        if sender.load(ordering: .relaxed) != HostThread.currentIdentity {
+            HostThread.surviveBrokenPipes()
+            sender.store(HostThread.currentIdentity, ordering: .relaxed)
+        }
+        enum Outcome { case refused, settled, changed }
+        let outcome: Outcome = shared.withLock { shared in
+            if opens && shared.stack.sockets.count >= socketLimit { return .refused }
+            let packet = unsafe UnsafeRawBufferPointer(bytes)
+            if introduces { unsafe shared.stack.introduceSender(of: packet) }
+            unsafe shared.stack.input(packet)
+            return settle(&shared) ? .settled : .changed
+        }
+        if outcome == .refused { return refuse() }
+        if outcome == .changed { wakeup.signal() }
+        counters.sentFrames.wrappingAdd(1, ordering: .relaxed)
+        unsafe counters.sentBytes.wrappingAdd(UInt64(bytes.count), ordering: .relaxed)
+        return true
+    }
+
+    private func refuse() -> Bool {
+        counters.refusedFrames.wrappingAdd(1, ordering: .relaxed)
+        return false
+    }
+
+    /// Does what a frame has made possible.
+    ///
+    /// - Returns: false if "network" sleeps upon something else than it should.
+    private func settle(_ shared: inout Shared) -> Bool {
+        guard shared.thread != nil else { return true }
+        _ = prepare(shared.stack)
+        if !shared.stack.polled.awaitsSame(as: shared.sleepsUpon) { shared.stack.serve() }
+        let milliseconds = prepare(shared.stack)
+        // A millisecond is what its clock can tell apart.
+        return shared.stack.polled.awaitsSame(as: shared.sleepsUpon)
+            && UserNetwork.time(in: milliseconds) &+ 1_000_000 >= shared.sleepsUntil
+    }
+
+    package func receive(into buffer: UnsafeMutableRawBufferPointer) -> Int? {
+        guard let (count, relieves) = unsafe frames.take(into: buffer) else { return nil }
+        if relieves { wakeup.signal() }
+        counters.receivedFrames.wrappingAdd(1, ordering: .relaxed)
+        counters.receivedBytes.wrappingAdd(UInt64(count - FrameHeader.byteCount), ordering: .relaxed)
+        return count
+    }
+
+    package var statistics: NetworkStatistics {
+        var statistics = NetworkStatistics()
+        statistics.sentFrames = counters.sentFrames.load(ordering: .relaxed)
+        statistics.sentBytes = counters.sentBytes.load(ordering: .relaxed)
+        statistics.receivedFrames = counters.receivedFrames.load(ordering: .relaxed)
+        statistics.receivedBytes = counters.receivedBytes.load(ordering: .relaxed)
+        statistics.refusedFrames =
+            counters.refusedFrames.load(ordering: .relaxed) &+ shared.withLock { $0.stack.guestErrors }
+        statistics.droppedFrames = frames.droppedFrames
+        return statistics
+    }
+}
+//:
