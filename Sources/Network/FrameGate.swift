@@ -157,7 +157,7 @@ struct FrameGate {
 //:
 
 /// A frame's fields, in the network's byte order.
-private struct FrameBytes {
+@safe private struct FrameBytes {
     private let bytes: UnsafeMutableRawBufferPointer
 
     init(_ bytes: UnsafeMutableRawBufferPointer) { unsafe self.bytes = bytes }

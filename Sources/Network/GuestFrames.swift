@@ -32,7 +32,7 @@ internal import Synchronization
     func append(_ frame: UnsafeRawBufferPointer) {
         var header = FrameHeader()
         if marksValid.load(ordering: .relaxed) { header.flags = .dataValid }
-        let size = unsafe FrameHeader.byteCount + frame.count
+        let size = FrameHeader.byteCount + frame.count
         let fits = unsafe size <= FrameHeader.largestFrame
             && ring.append(size) { place in
                 unsafe header.write(to: place)

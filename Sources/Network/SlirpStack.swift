@@ -1,5 +1,5 @@
 internal import CSlirp
-package import HostInterface
+internal import HostInterface
 
 /// libslirp, and what it needs of its surroundings: a clock, timers, and somebody
 /// to poll its sockets. Not for two threads at a time: whoever uses it holds the lock
@@ -20,7 +20,7 @@ package import HostInterface
 
     /// When libslirp's timers ring, in its milliseconds; it has one.
     private var timers: [Timer] = []
-    private final class Timer {
+    @safe private final class Timer {
         let kind: SlirpTimerId
         let argument: UnsafeMutableRawPointer?
         var milliseconds: Int64?
@@ -40,7 +40,7 @@ package import HostInterface
     }
 
     init(hasIPv6: Bool, deliver: @escaping (UnsafeRawBufferPointer) -> Void) throws(HostError) {
-        self.deliver = deliver
+        unsafe self.deliver = unsafe deliver
         var table = SlirpCb()
         unsafe table.send_packet = { frame, count, opaque in
             unsafe SlirpStack.stack(opaque).deliver(UnsafeRawBufferPointer(start: frame, count: count))

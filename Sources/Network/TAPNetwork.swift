@@ -61,7 +61,7 @@ internal import Synchronization
     package func stop() {}
 
     package func send(_ frame: UnsafeMutableRawBufferPointer) -> Bool {
-        let bytes = unsafe UnsafeRawBufferPointer(frame)
+        let bytes = UnsafeRawBufferPointer(frame)
         let agreed = NetworkOffloads(rawValue: accepted.load(ordering: .relaxed))
         guard unsafe FrameHeader(checking: bytes, accepted: agreed) != nil else {
             refusedFrames.wrappingAdd(1, ordering: .relaxed)
@@ -75,7 +75,7 @@ internal import Synchronization
             return false
         }
         sentFrames.wrappingAdd(1, ordering: .relaxed)
-        unsafe sentBytes.wrappingAdd(UInt64(bytes.count - FrameHeader.byteCount), ordering: .relaxed)
+        sentBytes.wrappingAdd(UInt64(bytes.count - FrameHeader.byteCount), ordering: .relaxed)
         return true
     }
 

@@ -91,7 +91,7 @@ internal import Synchronization
         let hasIPv6 = Sockets.hasIPv6
         let frames = try GuestFrames()
         let stack = try UserNetwork.creation.withLock { _ throws(HostError) in
-            try SlirpStack(hasIPv6: hasIPv6) { frame in unsafe frames.append(frame) }
+            unsafe try SlirpStack(hasIPv6: hasIPv6) { frame in unsafe frames.append(frame) }
         }
         for forward in forwards { try stack.add(forward) }
         stack.raiseBacklogs()
@@ -188,7 +188,7 @@ internal import Synchronization
         enum Outcome { case refused, settled, changed }
         let outcome: Outcome = shared.withLock { shared in
             if opens && shared.stack.sockets.count >= socketLimit { return .refused }
-            let packet = unsafe UnsafeRawBufferPointer(bytes)
+            let packet = UnsafeRawBufferPointer(bytes)
             if introduces { unsafe shared.stack.introduceSender(of: packet) }
             unsafe shared.stack.input(packet)
             return settle(&shared) ? .settled : .changed
@@ -196,7 +196,7 @@ internal import Synchronization
         if outcome == .refused { return refuse() }
         if outcome == .changed { wakeup.signal() }
         counters.sentFrames.wrappingAdd(1, ordering: .relaxed)
-        unsafe counters.sentBytes.wrappingAdd(UInt64(bytes.count), ordering: .relaxed)
+        counters.sentBytes.wrappingAdd(UInt64(bytes.count), ordering: .relaxed)
         return true
     }
 
