@@ -84,11 +84,13 @@ package final class DiskFile: Sendable {
     }
 
     /// Fills the buffer; returns less than its size only at the end of the file.
-    package func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+    private static func read(
+        _ descriptor: Int32, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(Errno) -> Int {
         var filled = 0
         while filled < buffer.count {
             let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[filled...])
-            let position = try Self.position(offset, filled)
+            let position = try position(offset, filled)
             let count = unsafe pread(descriptor, rest.baseAddress, rest.count, position)
             if count == 0 { break }
             if count > 0 { filled += count } else if Errno.current != .interrupted { throw Errno.current }
@@ -96,15 +98,19 @@ package final class DiskFile: Sendable {
         return filled
     }
 
-    /// At most `limit` bytes; fewer only at the end of the file.
-    package func read(at offset: UInt64, upTo limit: Int) throws(Errno) -> [UInt8] {
+    /// At most `limit` bytes of a file that is known by its number only; fewer only at its end.
+    package static func read(_ descriptor: Int32, at offset: UInt64, upTo limit: Int) throws(Errno) -> [UInt8] {
         var failure: Errno?
         let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, filled in
             let room = unsafe UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: limit)
-            do throws(Errno) { filled = unsafe try read(at: offset, into: room) } catch { failure = error }
+            do throws(Errno) { filled = unsafe try read(descriptor, at: offset, into: room) } catch { failure = error }
         }
         if let failure { throw failure }
         return bytes
+    }
+
+    package func read(at offset: UInt64, upTo limit: Int) throws(Errno) -> [UInt8] {
+        try Self.read(descriptor, at: offset, upTo: limit)
     }
 
     /// Exactly `count` bytes; a file that ends before them is an I/O error.

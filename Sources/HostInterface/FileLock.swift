@@ -8,7 +8,7 @@ internal import Glibc
 /// They lie where QEMU has its own, so that we and it respect each other. A
 /// QEMU that writes holds a shared lock on byte 101; one that wants nobody
 /// else to write holds one on byte 201, and so do our readers. Our writers
-/// take every byte there is.
+/// have both to themselves.
 extension DiskFile {
     private static let qemuWrites: off_t = 101
     private static let nobodyWrites: off_t = 201
@@ -18,22 +18,29 @@ extension DiskFile {
     ///
     /// - Throws: if others are in the way, with who they are.
     package func lock() throws(HostError) {
-        let result =
-            isReadOnly
-            ? chost_lock_range(descriptor, 0, Self.nobodyWrites, 1) : chost_lock_range(descriptor, 1, 0, 0)
-        if result != 0 {
-            switch Errno.current {
-            case .again, .permissionDenied: throw inUse()
-            case .notSupported, Errno(rawValue: ENOLCK), Errno(rawValue: ENOSYS), .invalid: return
-            default: throw HostError("cannot lock \(path)", errno: .current)
-            }
+        if isReadOnly {
+            guard try take(Self.nobodyWrites, alone: false) else { return }
+            if chost_range_is_free(descriptor, Self.qemuWrites, 1) == 0 { throw inUse() }
+        } else {
+            guard try take(Self.qemuWrites, alone: true) else { return }
+            _ = try take(Self.nobodyWrites, alone: true)
         }
-        if isReadOnly, chost_range_is_free(descriptor, Self.qemuWrites, 1) == 0 { throw inUse() }
+    }
+
+    /// False where the file system has no locks.
+    private func take(_ byte: off_t, alone: Bool) throws(HostError) -> Bool {
+        if chost_lock_range(descriptor, alone ? 1 : 0, byte, 1) == 0 { return true }
+        switch Errno.current {
+        case .again, .permissionDenied: throw inUse()
+        case .notSupported, Errno(rawValue: ENOLCK), Errno(rawValue: ENOSYS), .invalid: return false
+        default: throw HostError("cannot lock \(path)", errno: .current)
+        }
     }
 
     /// Who has the file locked; nil if nobody has.
     package func lockHolder() -> String? {
-        chost_range_is_free(descriptor, 0, 0) == 0 ? holderInWords : nil
+        let isFree = [Self.qemuWrites, Self.nobodyWrites].allSatisfy { chost_range_is_free(descriptor, $0, 1) != 0 }
+        return isFree ? nil : holderInWords
     }
 
     private func inUse() -> HostError {

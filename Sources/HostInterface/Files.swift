@@ -47,6 +47,17 @@ package enum Files {
         try rename(temporary, to: path)
     }
 
+    /// The file's path from the root on, through no links.
+    package static func absolutePath(_ path: String) throws(HostError) -> String {
+        guard let resolved = unsafe realpath(path, nil) else {
+            throw HostError("cannot find \(path)", errno: .current)
+        }
+        defer { unsafe free(resolved) }
+        return unsafe String(cString: resolved)
+    }
+
+    package static func removeFile(_ path: String) { _ = unsafe unlink(path) }
+
     /// rm -rf, which is far enough from the hot path to be asked of rm itself.
     package static func remove(_ path: String) { _ = try? Subprocess.run(["rm", "-rf", "--", path]) }
 

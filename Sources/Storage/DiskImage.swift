@@ -12,7 +12,7 @@ package import HostInterface
 // Guest's memory, as many requests at a time as it likes. So the format's code
 // never touches the data that passes by, and need not know about io_uring.
 // What it must know is the one thing a list cannot say: in which order things
-// reach the disk (that is told in L:350).
+// reach the disk (that is told in L:330).
 //
 // A file may shrink under us, and we have not mapped it, so that comes as a
 // short read and not as a signal.
@@ -98,3 +98,31 @@ extension [Extent] {
     }
 }
 //:
+
+extension DiskImage {
+    /// Bytes of the disk, copied: for whoever has no better place for them.
+    package func read(_ offset: UInt64, count: Int) throws(Errno) -> [UInt8] {
+        var extents: [Extent] = []
+        try locate(offset, count: count, into: &extents)
+        return try extents.contents()
+    }
+}
+
+extension [Extent] {
+    /// What is in the extents; a file that ends early goes on in zeros.
+    func contents() throws(Errno) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(reduce(0) { $0 + $1.count })
+        for extent in self {
+            switch extent {
+            case .bytes(let part): bytes += part
+            case .zeros(let count): bytes += repeatElement(0, count: count)
+            case .file(let descriptor, let offset, let count):
+                let part = try DiskFile.read(descriptor, at: offset, upTo: count)
+                bytes += part
+                bytes += repeatElement(0, count: count - part.count)
+            }
+        }
+        return bytes
+    }
+}

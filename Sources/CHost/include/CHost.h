@@ -124,7 +124,7 @@ char **chost_environment(void);
 int chost_zero_range(int descriptor, off_t offset, off_t count, int unmap);
 
 /* A lock that belongs to the open file (fcntl(2), F_OFD_SETLK), not waited
- * for; a count of 0 means to the end. 0, or -1 with errno: EAGAIN if another has it. */
+ * for. 0, or -1 with errno: EAGAIN if another has it. */
 int chost_lock_range(int descriptor, int exclusive, off_t offset, off_t count);
 
 /* Whether an exclusive lock could be had: 1, 0 if another has one, -1 with errno. */
