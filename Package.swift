@@ -55,19 +55,19 @@ let package = Package(
         room("Translator", ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CZydis"]),
         room("Platform", ["VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
         room("Storage", ["HostInterface", "CZlib", "CZstd"]),
-        room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
-        room("VirtioDevices", ["Virtio", "Storage", "GuestMemory", "HostInterface"]),
         room("Network", ["HostInterface", "CHost", "CSlirp"]),
+        room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
+        room("VirtioDevices", ["Virtio", "Network", "Storage", "GuestMemory", "HostInterface"]),
         room(
             "Launcher",
             [
-                "VirtioDevices", "Virtio", "Storage", "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+                "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
                 .product(name: "Logging", package: "swift-log"),
             ]),
         .executableTarget(
             name: "roost",
             dependencies: [
-                "Launcher", "Storage", "HostInterface",
+                "Launcher", "Network", "Storage", "HostInterface",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),

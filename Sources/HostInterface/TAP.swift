@@ -26,7 +26,8 @@ package struct TAP: ~Copyable, Sendable {
             switch error {
             case .busy:
                 throw HostError(
-                    "cannot use the TAP \(name)", errno: error, advice: "another process has it; each Guest needs its own")
+                    "cannot use the TAP \(name)", errno: error,
+                    advice: "another process has it; each Guest needs its own")
             case .invalid:
                 throw HostError(
                     "cannot use the TAP \(name)", errno: error,

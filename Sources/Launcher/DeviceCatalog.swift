@@ -1,4 +1,5 @@
 internal import HostInterface
+internal import Network
 internal import Storage
 internal import Virtio
 internal import VirtioDevices
@@ -21,6 +22,7 @@ struct DeviceCatalog {
 
     static let entries = [
         Entry(modules: ["virtio_blk"]) { try $0.disks.enumerated().map { try makeDisk($0, $1) } },
+        Entry(modules: ["virtio_net"]) { try makeCard($0.network).map { [$0] } ?? [] },
         Entry(modules: ["virtio_console"]) { $0.console == .hvc0 ? [VirtioDevices.Console()] : [] },
         Entry(modules: ["virtio_rng"]) { $0.hasEntropy ? [Entropy()] : [] },
     ]
@@ -42,6 +44,11 @@ struct DeviceCatalog {
         }
         self.devices = devices
         self.modules = devices.isEmpty ? [] : ["virtio_mmio"] + modules
+    }
+
+    private static func makeCard(_ option: NetworkOption) throws -> (any VirtioDevice)? {
+        guard let backend = try option.makeBackend() else { return nil }
+        return Net(backend, address: option.macAddress?.bytes ?? Net.defaultAddress)
     }
 
     private static func makeDisk(_ index: Int, _ disk: DiskOption) throws -> any VirtioDevice {

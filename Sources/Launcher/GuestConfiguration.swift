@@ -1,3 +1,5 @@
+package import Network
+
 //L:010 What a Guest is made from
 //
 // lguest's Launcher took a memory size, a kernel and a handful of devices on
@@ -20,6 +22,7 @@ package struct GuestConfiguration: Sendable {
     package var commandLine: String?
     /// In the order of their names in the Guest.
     package var disks: [DiskOption] = []
+    package var network = NetworkOption(kind: .none)
     /// The user's terminal in the Guest.
     package var console = ConsoleKind.ttyS0
     /// Random numbers from the host.

@@ -76,6 +76,7 @@ package enum InitialRAMDisk {
         archive.addFile("etc/group", "root:x:0:\n")
         archive.addFile("etc/hostname", "guest\n")
         archive.addFile("etc/profile", profile)
+        archive.addFile("etc/roost/lease", leaseScript, mode: 0o755)
         // busybox's own would ask an init that is not there; these tell the kernel.
         for name in ["poweroff", "reboot", "halt"] {
             let action = name == "halt" ? "poweroff" : name
@@ -119,6 +120,20 @@ package enum InitialRAMDisk {
     private static let profile = """
         export PS1='\\w # '
         alias ll='ls -l'
+
+        """
+
+    /// What busybox's DHCP client calls to have its news acted upon.
+    private static let leaseScript = """
+        #!/bin/sh
+        case $1 in
+            deconfig) ip addr flush dev $interface ;;
+            bound | renew)
+                ip addr replace $ip/$mask dev $interface
+                [ -n "$router" ] && ip route replace default via ${router%% *} dev $interface
+                [ -n "$domain" ] && echo "search $domain" >/etc/resolv.conf || : >/etc/resolv.conf
+                for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done ;;
+        esac
 
         """
 
@@ -170,6 +185,13 @@ package enum InitialRAMDisk {
                 [ -e "$disk" ] && echo "roost:   /dev/${disk##*/}" >/dev/kmsg
             done
             poweroff -f
+        fi
+
+        # A network card is a network: COMMAND need not know how it came up.
+        if [ -e /sys/class/net/eth0 ]; then
+            ip link set eth0 up
+            udhcpc -i eth0 -s /etc/roost/lease -n -q -t 5 -T 1 >/dev/null 2>/run/udhcpc.log ||
+                echo "roost: eth0: no answer to DHCP" >/dev/kmsg
         fi
 
         kind=piped user=/dev/ttyS1 shell=no rows=0 columns=0 term=linux

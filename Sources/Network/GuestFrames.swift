@@ -33,7 +33,8 @@ internal import Synchronization
         var header = FrameHeader()
         if marksValid.load(ordering: .relaxed) { header.flags = .dataValid }
         let size = FrameHeader.byteCount + frame.count
-        let fits = unsafe size <= FrameHeader.largestFrame
+        let fits =
+            unsafe size <= FrameHeader.largestFrame
             && ring.append(size) { place in
                 unsafe header.write(to: place)
                 unsafe UnsafeMutableRawBufferPointer(rebasing: place[FrameHeader.byteCount...]).copyMemory(from: frame)
@@ -45,7 +46,8 @@ internal import Synchronization
         // ORDERING: after the frame, in one order with `take`, which first says
         // that it sleeps and then looks again.
         if readerSleeps.load(ordering: .sequentiallyConsistent),
-            readerSleeps.exchange(false, ordering: .sequentiallyConsistent) {
+            readerSleeps.exchange(false, ordering: .sequentiallyConsistent)
+        {
             arrived.signal()
         }
     }
@@ -60,7 +62,8 @@ internal import Synchronization
             guard taken != nil else { return nil }
             readerSleeps.store(false, ordering: .sequentiallyConsistent)
         }
-        let relieves = writerHolds.load(ordering: .sequentiallyConsistent) && ring.used <= GuestFrames.crowded / 2
+        let relieves =
+            writerHolds.load(ordering: .sequentiallyConsistent) && ring.used <= GuestFrames.crowded / 2
             && writerHolds.exchange(false, ordering: .sequentiallyConsistent)
         return taken.map { ($0, relieves) }
     }

@@ -35,7 +35,8 @@ package struct NetworkOption: Sendable, Equatable {
                 macAddress = try MACAddress(parsing: String(part.dropFirst("mac=".count)))
             } else {
                 let known = first == "user" ? "forward= and mac=" : first == "none" ? "nothing" : "mac="
-                throw NetworkOptionError("'\(part)' in --net \(text) is unknown", advice: "after \(first) there may be \(known)")
+                throw NetworkOptionError(
+                    "'\(part)' in --net \(text) is unknown", advice: "after \(first) there may be \(known)")
             }
         }
         if first == "none" {
@@ -46,12 +47,16 @@ package struct NetworkOption: Sendable, Equatable {
             let name = String(first.dropFirst("tap=".count))
             // IFNAMSIZ is 16, with the zero at the end; what else a name must not be, dev_valid_name() in Linux says.
             guard (1...15).contains(name.utf8.count), name != ".", name != "..",
-                name.utf8.allSatisfy({ (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: ":") && $0 != UInt8(ascii: "%") })
+                name.utf8.allSatisfy({
+                    (0x21...0x7e).contains($0) && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: ":")
+                        && $0 != UInt8(ascii: "%")
+                })
             else { throw NetworkOptionError("'\(name)' is no name of a network interface", advice: "as in tap=tap0") }
             kind = .tap(name)
         } else {
             throw NetworkOptionError(
-                "--net knows no '\(first)'", advice: "use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME")
+                "--net knows no '\(first)'", advice: "use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME"
+            )
         }
     }
 }

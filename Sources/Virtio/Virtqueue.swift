@@ -195,8 +195,10 @@ internal import Synchronization
 
     /// Gives the chain back to the driver; it is not ours any more.
     ///
-    /// - Parameter written: how many of its writable bytes we have filled, from the first one on.
-    package func complete(_ chain: DescriptorChain, written: Int) {
+    /// - Parameters:
+    ///   - written: how many of its writable bytes we have filled, from the first one on.
+    ///   - isLast: false for a part of something; the driver sees all parts when the last is given back.
+    package func complete(_ chain: DescriptorChain, written: Int, isLast: Bool = true) {
         noteWrites(chain)
         let place = unsafe usedElements + 8 * Int(nextUsed & (size &- 1))
         let length = UInt32(clamping: min(written, chain.writable.byteCount))
@@ -206,7 +208,7 @@ internal import Synchronization
         inFlight &-= 1
         // ORDERING: pairs with the driver's read barrier after it has read the
         // index: what we wrote, buffers and element, is there.
-        unsafe usedIndex.pointee.store(nextUsed, ordering: .releasing)
+        if isLast { unsafe usedIndex.pointee.store(nextUsed, ordering: .releasing) }
         counters.completed(written: Int(length))
         spare.append(chain)
     }

@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import HostInterface
 internal import Launcher
+internal import Network
 
 /// `roost run`: one Guest at the user's terminal.
 struct Run: ParsableCommand {
@@ -34,6 +35,11 @@ struct Run: ParsableCommand {
         help: ArgumentHelp(
             "A disk: FILE[,ro][,format=raw|qcow2][,serial=TEXT]; may be given again.", valueName: "file"))
     var disk: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "A network card: user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT]…, tap=NAME, or none.", valueName: "kind"))
+    var net = "none"
 
     @Option(help: ArgumentHelp("The user's terminal: ttyS0, a serial port, or hvc0, by virtio.", valueName: "name"))
     var console = "ttyS0"
@@ -80,6 +86,7 @@ struct Run: ParsableCommand {
         do { configuration.disks = try disk.map(DiskOption.init(parsing:)) } catch {
             throw ConfigurationError("--disk: \(error)")
         }
+        do { configuration.network = try NetworkOption(parsing: net) } catch { throw ConfigurationError("\(error)") }
         guard let kind = ConsoleKind(rawValue: console) else {
             let names = ConsoleKind.allCases.map(\.rawValue).joined(separator: " or ")
             throw ConfigurationError("--console: '\(console)' is no terminal of a guest; there is \(names)")
