@@ -101,8 +101,7 @@ internal import Synchronization
         if known == 0 {
             // ORDERING: pairs with the driver's write barrier before it moves
             // the index: the heads and descriptors are there.
-            let index = unsafe availableIndex.pointee.load(ordering: .acquiring)
-            known = index &- nextAvailable
+            known = unsafe availableIndex.pointee.load(ordering: .acquiring) &- nextAvailable
             guard known <= size else {
                 throw DriverBreach("queue \(index): the available index jumped by \(known), over \(size) entries")
             }
