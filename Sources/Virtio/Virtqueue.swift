@@ -52,8 +52,8 @@ internal import Synchronization
     /// Chains that the driver has made available and we have not taken, as far as we have looked.
     private var known: UInt16 = 0
     private var nextUsed: UInt16 = 0
-    /// `nextUsed` when we last thought about an interrupt.
-    private var usedWhenAsked: UInt16 = 0
+    /// Chains completed since we last thought about an interrupt.
+    private var quiet = 0
     private var inFlight: UInt16 = 0
     private var spare: [DescriptorChain] = []
 
@@ -205,6 +205,7 @@ internal import Synchronization
         unsafe (place + 4).storeBytes(of: length, as: UInt32.self)
         nextUsed &+= 1
         inFlight &-= 1
+        quiet += 1
         // ORDERING: pairs with the driver's read barrier after it has read the
         // index: what we wrote, buffers and element, is there.
         if isLast { unsafe usedIndex.pointee.store(nextUsed, ordering: .releasing) }
@@ -251,16 +252,18 @@ internal import Synchronization
     /// Interrupts the driver for what has been completed since the last call,
     /// if it wants that (virtio 1.2, 2.7.7.2).
     package func interruptIfWanted() {
-        let old = usedWhenAsked
-        if old == nextUsed { return }
-        usedWhenAsked = nextUsed
+        if quiet == 0 { return }
+        // A driver that finds what we have done by itself can keep us busy for
+        // so long that the index comes round. Then it has passed every event.
+        let passed = UInt16(clamping: quiet)
+        quiet = 0
         // ORDERING: the used index, then our look at the wish; the driver
         // writes its wish, then looks at the index. `noteWrite` has the fence.
         memory.noteWrite(usedAddress, usedBytes)
         let isWanted: Bool
         if hasEventIndex {
             let event = unsafe usedEvent.pointee
-            isWanted = nextUsed &- event &- 1 < nextUsed &- old
+            isWanted = passed == .max || nextUsed &- event &- 1 < passed
         } else {
             isWanted = unsafe availableFlags.pointee & 1 == 0
         }
@@ -272,6 +275,6 @@ internal import Synchronization
     package var chainsInFlight: Int { Int(inFlight) }
 
     /// Chains completed that the driver has not been asked about yet.
-    package var completedQuietly: Int { Int(nextUsed &- usedWhenAsked) }
+    package var completedQuietly: Int { quiet }
 }
 //:
