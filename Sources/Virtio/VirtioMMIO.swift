@@ -23,7 +23,7 @@ internal import Synchronization
 //
 // The interrupt is a level. It is up while a bit of InterruptStatus is, and
 // the driver takes bits away by writing them to InterruptACK. Bits are set by
-// the queues' threads at any time, without a lock: see `acknowledge`.
+// the queues' threads at any time.
 
 /// A virtio device behind a window of MMIO registers.
 package final class VirtioMMIO: BusDevice, @unchecked Sendable {
@@ -151,31 +151,31 @@ package final class VirtioMMIO: BusDevice, @unchecked Sendable {
     }
 }
 
-/// InterruptStatus, and the line that follows it.
+/// InterruptStatus, and the line that follows it. Both change under one lock:
+/// else a driver that is quick to acknowledge could take the line down before
+/// it has gone up, and it would stay up with no bit to say why.
 private final class Interrupts: Sendable {
-    private let status = Atomic<UInt32>(0)
+    private let status = Mutex<UInt32>(0)
     private let line: InterruptLine
 
     init(_ line: InterruptLine) { self.line = line }
 
-    var pending: UInt32 { status.load(ordering: .acquiring) }
+    var pending: UInt32 { status.withLock { $0 } }
 
     /// Any thread.
     func raise(_ reason: InterruptReason) {
-        let old = status.bitwiseOr(reason.rawValue, ordering: .acquiringAndReleasing).oldValue
-        // A bit that was up keeps the line up until the driver has seen it,
-        // and it looks at the rings after that.
-        if old & reason.rawValue == 0 { line.raise() }
+        status.withLock { status in
+            status |= reason.rawValue
+            line.raise()
+        }
     }
 
     /// The vCPU's thread.
     func acknowledge(_ bits: UInt32) {
-        let left = status.bitwiseAnd(~bits, ordering: .acquiringAndReleasing).newValue
-        guard left == 0 else { return }
-        line.lower()
-        // ORDERING: somebody may have set a bit, and raised the line, between
-        // our two steps; then it is down now and should not be.
-        if status.load(ordering: .sequentiallyConsistent) != 0 { line.raise() }
+        status.withLock { status in
+            status &= ~bits
+            if status == 0 { line.lower() }
+        }
     }
 }
 //:
