@@ -29,7 +29,6 @@ package final class QueueThread: Sendable {
         _ body: @escaping @Sendable (Virtqueue) throws(DriverBreach) -> Void
     ) throws(HostError) {
         doorbell = queue.doorbell
-        doorbell.reset()
         // The driver may have filled the queue before it was ours.
         doorbell.ring()
         thread = try HostThread(name: name) {

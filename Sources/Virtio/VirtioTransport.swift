@@ -167,6 +167,8 @@ package final class VirtioTransport: @unchecked Sendable {
 
     private func start() {
         isStarted = true
+        // All of them now: the first thread may break off before the second is born.
+        for doorbell in doorbells { doorbell.reset() }
         let ready = queues.indices.map { index -> Virtqueue? in
             guard queues[index].isReady else { return nil }
             return Virtqueue(
