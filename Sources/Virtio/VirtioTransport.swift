@@ -97,8 +97,9 @@ package final class VirtioTransport: @unchecked Sendable {
         if value == 0 { return reset() }
         let old = status
         // What the driver can add, one step after the other.
-        var new = old.union(DeviceStatus(rawValue: value).intersection([.acknowledge, .driver, .failed]))
         let wish = DeviceStatus(rawValue: value)
+        var new = old.union(wish.intersection([.acknowledge, .failed]))
+        if wish.contains(.driver), new.contains(.acknowledge) { new.insert(.driver) }
         if wish.contains(.featuresOK), !old.contains(.featuresOK), new.contains(.driver), featuresAreAcceptable {
             new.insert(.featuresOK)
         }
