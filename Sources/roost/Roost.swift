@@ -9,7 +9,7 @@ struct Roost: ParsableCommand {
         commandName: "roost",
         abstract: "Boots stock x86-64 Linux on a software CPU: no KVM, no root, no set-up.",
         version: "roost 0.1.0",
-        subcommands: [Run.self])
+        subcommands: [Run.self, Disk.self])
 
     /// Every way out is here: what is printed, where, and with which status.
     ///
@@ -26,7 +26,7 @@ struct Roost: ParsableCommand {
             if let message = end.message { StandardStream.error.write(message) }
             endProcess(status: end.status)
         } catch let error as ConfigurationError {
-            fail("\(error) (see 'roost run --help')", status: 64)
+            fail("\(error) (see '\(commandInUse) --help')", status: 64)
         } catch let error as HostError {
             fail("\(error)", status: 1)
         } catch {
@@ -38,10 +38,22 @@ struct Roost: ParsableCommand {
             if code == .validationFailure {
                 // One line: what the parser says first, and where to read more.
                 let line = message(for: error).split(separator: "\n").first ?? "the command line is wrong"
-                fail("\(line) (see 'roost run --help')", status: 64)
+                fail("\(line) (see '\(commandInUse) --help')", status: 64)
             }
             fail("\(error)", status: 1)
         }
+    }
+
+    /// The command that the arguments name, as far as there is one of that name.
+    private static var commandInUse: String {
+        var command: any ParsableCommand.Type = Roost.self
+        var words = [_commandName]
+        for argument in CommandLine.arguments.dropFirst() {
+            guard let next = command.configuration.subcommands.first(where: { $0._commandName == argument }) else { break }
+            command = next
+            words.append(argument)
+        }
+        return words.joined(separator: " ")
     }
 
     private static func fail(_ message: String, status: Int32) -> Never {
