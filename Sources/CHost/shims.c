@@ -3,6 +3,7 @@
 
 #include <net/if.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +133,11 @@ int chost_spawn_in_folder(posix_spawn_file_actions_t *actions, const char *folde
 }
 
 int chost_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
+
+int chost_cpu_count(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
 
 char **chost_environment(void) { return environ; }
 

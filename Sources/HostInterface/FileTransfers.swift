@@ -36,6 +36,8 @@ package protocol FileTransfers: AnyObject {
     func submit()
     /// The next that is complete: bytes moved, or the negative errno.
     func next() -> (token: UInt64, result: Int)?
+    /// Whether there is something for `next`.
+    var hasNext: Bool { get }
     /// Can be polled: readable when there is something for `next`. Negative where there never is any after `submit`.
     var descriptor: Int32 { get }
     /// Sleeps until there is something for `next`. Only while something is under way.
@@ -155,6 +157,8 @@ package func makeFileTransfers() -> any FileTransfers {
         return (entry.user_data, Int(entry.res))
     }
 
+    package var hasNext: Bool { unsafe head != completionTail.pointee.load(ordering: .acquiring) }
+
     package func wait() {
         while unsafe head == completionTail.pointee.load(ordering: .acquiring) {
             let result = chost_io_uring_enter(ring.rawValue, 0, 1, UInt32(IORING_ENTER_GETEVENTS))
@@ -200,6 +204,7 @@ package func makeFileTransfers() -> any FileTransfers {
         return complete[taken - 1]
     }
 
+    package var hasNext: Bool { taken < complete.count }
     package func wait() {}
 }
 //:

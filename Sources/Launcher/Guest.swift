@@ -37,13 +37,14 @@ final class Guest {
         configuration.note = note
         let pc = try PC(configuration)
         self.pc = pc
-        let memory = memory
+        let memory = memory, requests = requests
         guard devices.count <= MemoryMap.virtioSlots else {
             throw ConfigurationError("\(devices.count) devices; a guest has room for \(MemoryMap.virtioSlots)")
         }
         virtio = try devices.enumerated().map { slot, device in
             let line = pc.interruptLine(gsi: MemoryMap.virtioGSI(slot: slot))
-            let window = try VirtioMMIO(device, memory: memory, line: line, note: note)
+            let window = try VirtioMMIO(
+                device, memory: memory, line: line, isGuestAsleep: { requests.isAsleep }, note: note)
             pc.mmio.register(
                 window, at: MemoryMap.virtioWindow(slot: slot).rawValue, count: MemoryMap.virtioWindowBytes)
             return window

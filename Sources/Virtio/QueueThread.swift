@@ -54,8 +54,7 @@ extension Virtqueue {
                 while !doorbell.isStopped, let chain = try next() {
                     complete(chain, written: try handle(chain))
                 }
-            } while !doorbell.isStopped && wantNotifications()
-            interruptIfWanted()
+            } while lingers()
         }
     }
 }

@@ -61,11 +61,12 @@ package final class VirtioMMIO: BusDevice, @unchecked Sendable {
 
     /// - Parameter line: level-triggered.
     package init(
-        _ device: any VirtioDevice, memory: GuestMemory, line: InterruptLine, note: @escaping @Sendable (String) -> Void
+        _ device: any VirtioDevice, memory: GuestMemory, line: InterruptLine,
+        isGuestAsleep: @escaping @Sendable () -> Bool = { false }, note: @escaping @Sendable (String) -> Void
     ) throws(HostError) {
         let interrupts = Interrupts(line)
         self.interrupts = interrupts
-        transport = try VirtioTransport(device, memory: memory, raise: { interrupts.raise($0) }, note: note)
+        transport = try VirtioTransport(device, memory: memory, raise: { interrupts.raise($0) }, isGuestAsleep: isGuestAsleep, note: note)
     }
 
     /// To the state after power-on.

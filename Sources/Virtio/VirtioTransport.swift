@@ -48,6 +48,7 @@ package final class VirtioTransport: @unchecked Sendable {
     package let device: any VirtioDevice
     private let memory: GuestMemory
     private let raise: @Sendable (InterruptReason) -> Void
+    private let isGuestAsleep: @Sendable () -> Bool
     private let note: @Sendable (String) -> Void
     private let queueSizes: [UInt16]
     private let doorbells: [Doorbell]
@@ -62,14 +63,17 @@ package final class VirtioTransport: @unchecked Sendable {
 
     /// - Parameters:
     ///   - raise: tells the driver. Any thread.
+    ///   - isGuestAsleep: whether all its vCPUs wait for an interrupt. A hint, for any thread.
     ///   - note: takes a line about what the driver did wrong.
     package init(
         _ device: any VirtioDevice, memory: GuestMemory, raise: @escaping @Sendable (InterruptReason) -> Void,
+        isGuestAsleep: @escaping @Sendable () -> Bool,
         note: @escaping @Sendable (String) -> Void
     ) throws(HostError) {
         self.device = device
         self.memory = memory
         self.raise = raise
+        self.isGuestAsleep = isGuestAsleep
         self.note = note
         queueSizes = device.queueSizes
         precondition(queueSizes.allSatisfy { $0 <= 32768 && $0.nonzeroBitCount == 1 })
@@ -174,7 +178,8 @@ package final class VirtioTransport: @unchecked Sendable {
             guard queues[index].isReady else { return nil }
             return Virtqueue(
                 queues[index], index: index, memory: memory, features: driverFeatures, doorbell: doorbells[index],
-                counters: counters[index], interrupt: { [raise] in raise(.usedBuffer) })
+                counters: counters[index], interrupt: { [raise] in raise(.usedBuffer) },
+                isGuestAsleep: isGuestAsleep)
         }
         let activation = DeviceActivation(
             memory: memory, queues: ready, features: driverFeatures,

@@ -47,6 +47,7 @@ internal import Synchronization
     private let hasEventIndex: Bool
     private let hasIndirect: Bool
     private let interrupt: @Sendable () -> Void
+    private let isGuestAsleep: @Sendable () -> Bool
 
     private var nextAvailable: UInt16 = 0
     /// Chains that the driver has made available and we have not taken, as far as we have looked.
@@ -56,13 +57,18 @@ internal import Synchronization
     private var quiet = 0
     private var inFlight: UInt16 = 0
     private var spare: [DescriptorChain] = []
+    /// With interrupts, and with sleep.
+    private var patienceBefore = Patience()
+    private var patienceAfter = Patience()
 
     /// - Parameters:
     ///   - layout: has been checked against `memory`.
     ///   - interrupt: tells the driver that there are used buffers.
+    ///   - isGuestAsleep: whether the Guest can put nothing in before it is interrupted. A hint.
     package init(
         _ layout: QueueLayout, index: Int, memory: GuestMemory, features: UInt64, doorbell: Doorbell,
-        counters: QueueCounters, interrupt: @escaping @Sendable () -> Void
+        counters: QueueCounters, interrupt: @escaping @Sendable () -> Void,
+        isGuestAsleep: @escaping @Sendable () -> Bool = { false }
     ) {
         self.index = index
         size = layout.size
@@ -71,6 +77,7 @@ internal import Synchronization
         self.doorbell = doorbell
         self.counters = counters
         self.interrupt = interrupt
+        self.isGuestAsleep = isGuestAsleep
         hasEventIndex = features & VirtioFeature.eventIndex != 0
         hasIndirect = features & VirtioFeature.indirectDescriptors != 0
         usedAddress = layout.used
@@ -246,7 +253,26 @@ internal import Synchronization
         if hasEventIndex { unsafe availableEvent.pointee = nextAvailable } else { unsafe usedFlags.pointee = 0 }
         // ORDERING: our wish, then our look; the driver puts a chain in, then looks for our wish.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
-        return unsafe availableIndex.pointee.load(ordering: .acquiring) != nextAvailable
+        return hasMore
+    }
+
+    /// Whether there are chains that the driver has made available.
+    private var hasMore: Bool { unsafe availableIndex.pointee.load(ordering: .acquiring) != nextAvailable }
+
+    /// All that there was has been done. Waits a little for more, if that was
+    /// worth while lately; when there is none, interrupts the driver, and
+    /// waits a little for what it does about that. When there is none then
+    /// either, it is time to sleep.
+    ///
+    /// - Parameter other: whether there is something else to do.
+    /// - Returns: true if there is something to do now.
+    package func lingers(or other: () -> Bool = { false }) -> Bool {
+        if doorbell.isStopped { return false }
+        let found = { self.hasMore || other() || self.doorbell.isStopped }
+        // A Guest that sleeps puts nothing in.
+        if patienceBefore.look(for: found, unless: { self.isGuestAsleep() }) { return true }
+        interruptIfWanted()
+        return patienceAfter.look(for: found, unless: { false }) || wantNotifications()
     }
 
     /// Interrupts the driver for what has been completed since the last call,

@@ -72,8 +72,7 @@ final class BlockService {
                 while !queue.doorbell.isStopped, let chain = try queue.next() { begin(chain) }
                 files.submit()
                 reap()
-            } while !queue.doorbell.isStopped && queue.wantNotifications()
-            queue.interruptIfWanted()
+            } while queue.lingers(or: { files.hasNext })
         }
     }
 

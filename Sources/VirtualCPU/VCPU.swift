@@ -119,6 +119,7 @@ package protocol InterruptController: AnyObject {
     package let word: UnsafeMutablePointer<Atomic<UInt32>>
     private let range: AddressRange
     private let file: MemoryFile
+    private let asleep = Atomic(false)
 
     /// The memfd of the word's page, for an engine that wants it near its other data.
     package var fileDescriptor: Int32 { file.descriptor.rawValue }
@@ -152,8 +153,13 @@ package protocol InterruptController: AnyObject {
     /// What is asked for now.
     package var pending: Request { Request(rawValue: unsafe word.pointee.load(ordering: .acquiring)) }
 
+    /// Whether the vCPU sleeps. A hint: it may wake at any time.
+    package var isAsleep: Bool { asleep.load(ordering: .relaxed) }
+
     /// Sleeps until anything of `mask` is asked for.
     package func wait(for mask: Request) {
+        asleep.store(true, ordering: .relaxed)
+        defer { asleep.store(false, ordering: .relaxed) }
         while true {
             let value = unsafe word.pointee.load(ordering: .acquiring)
             if value & mask.rawValue != 0 { return }

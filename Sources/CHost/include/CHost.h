@@ -21,6 +21,11 @@
 
 static inline uint64_t chost_rdtsc(void) { return __builtin_ia32_rdtsc(); }
 
+/* How many CPUs this process may run on. */
+int chost_cpu_count(void);
+
+static inline void chost_pause(void) { __builtin_ia32_pause(); }
+
 static inline void chost_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]) {
     __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
                      : "a"(leaf), "c"(subleaf));
