@@ -20,7 +20,7 @@ DEPENDENCIES := \
 	$(INCLUDE)/slirp/libslirp.h:libslirp-dev
 MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
 
-.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -86,6 +86,12 @@ fuzz-boot: deps ## each loader under libFuzzer (SECONDS=60 for each)
 		LOADER=$$loader .build-fuzz/release/FuzzBoot -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
 			-max_len=4096 -artifact_prefix=fuzz-out/ fuzz-out/$$loader $$seeds || exit 1; \
 	done
+
+fuzz-qcow2: deps ## disk images under libFuzzer (SECONDS=60)
+	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzQcow2
+	@mkdir -p fuzz-out/qcow2
+	.build-fuzz/release/FuzzQcow2 -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
+		-max_len=32768 -artifact_prefix=fuzz-out/ fuzz-out/qcow2 Fuzz/Qcow2/seeds
 
 check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages
 	$(SWIFT) build -c release --build-tests -Xswiftc -warnings-as-errors

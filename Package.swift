@@ -117,4 +117,8 @@ if Context.environment["ROOST_FUZZ"] != nil {
             name: "FuzzBoot", dependencies: ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"],
             path: "Fuzz/Boot",
             swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
+    package.targets.append(
+        .executableTarget(
+            name: "FuzzQcow2", dependencies: ["Storage", "HostInterface"], path: "Fuzz/Qcow2",
+            swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
 }

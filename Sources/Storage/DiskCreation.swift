@@ -23,6 +23,11 @@ package struct DiskCreation: Sendable {
                     "cannot create \(path): a raw disk has no backing file", advice: "leave out --format raw")
             }
             // Opened with all that is below it, so that the overlay is sure to open, too.
+            guard try DiskInfo(path: backing, format: backingFormat).chain.count < DiskImages.chainLimit else {
+                throw HostError(
+                    "cannot create \(path): \(backing) has \(DiskImages.chainLimit) files below it already",
+                    advice: "qemu-img convert makes one file of them")
+            }
             let image = try DiskImages.open(path: backing, format: backingFormat, readOnly: true)
             let name = try nameForHeader(of: backing)
             guard name.utf8.count <= 1023 else {

@@ -40,7 +40,7 @@ package enum DiskImages {
 
     /// The file, once it is clear that the chain ends.
     static func openBackingFile(_ backing: BackingFile, above: [DiskFile]) throws(HostError) -> DiskFile {
-        guard above.count < chainLimit else {
+        guard above.count <= chainLimit else {
             throw HostError(
                 "cannot open \(above[0].path): more than \(chainLimit) backing files below it",
                 advice: "qemu-img convert makes one file of them")

@@ -101,7 +101,8 @@ struct Disk: ParsableCommand {
             throw ConfigurationError("\(option): '\(text)' is no size; write it as in 512M or 10G")
         }
         guard number > 0, number <= UInt64(Int64.max) >> shift, (number << shift) % 512 == 0 else {
-            throw ConfigurationError("\(option): '\(text)' cannot be a disk's size: more than 0, and a multiple of 512 bytes")
+            throw ConfigurationError(
+                "\(option): '\(text)' cannot be a disk's size: more than 0, and a multiple of 512 bytes")
         }
         return number << shift
     }

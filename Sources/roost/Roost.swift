@@ -49,7 +49,9 @@ struct Roost: ParsableCommand {
         var command: any ParsableCommand.Type = Roost.self
         var words = [_commandName]
         for argument in CommandLine.arguments.dropFirst() {
-            guard let next = command.configuration.subcommands.first(where: { $0._commandName == argument }) else { break }
+            guard let next = command.configuration.subcommands.first(where: { $0._commandName == argument }) else {
+                break
+            }
             command = next
             words.append(argument)
         }

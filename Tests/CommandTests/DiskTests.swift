@@ -37,7 +37,8 @@ import Testing
     @Test func usage() throws {
         try withFolder { folder in
             let path = folder + "/disk"
-            expectRefusal(try Command.run("disk", "create", path), status: 64, naming: "--size", "roost disk create --help")
+            expectRefusal(
+                try Command.run("disk", "create", path), status: 64, naming: "--size", "roost disk create --help")
             for size in ["lots", "-1", "0", "10X", "1.5G", "100", "9999999999999G", "١G"] {
                 expectRefusal(try Command.run("disk", "create", "--size=\(size)", path), status: 64, naming: "--size")
             }
@@ -60,10 +61,13 @@ import Testing
         try withFolder { folder in
             let path = folder + "/disk"
             expectRefusal(
-                try Command.run("disk", "create", "--backing", folder + "/none", path), status: 1, naming: folder + "/none")
-            expectRefusal(try Command.run("disk", "create", "--backing", folder, path), status: 1, naming: folder, "folder")
+                try Command.run("disk", "create", "--backing", folder + "/none", path), status: 1,
+                naming: folder + "/none")
             expectRefusal(
-                try Command.run("disk", "create", "--size", "1M", folder + "/none/disk"), status: 1, naming: "/none/disk")
+                try Command.run("disk", "create", "--backing", folder, path), status: 1, naming: folder, "folder")
+            expectRefusal(
+                try Command.run("disk", "create", "--size", "1M", folder + "/none/disk"), status: 1,
+                naming: "/none/disk")
             #expect(Files.list(folder) == [])
             try Files.writeAtomically(Array("precious".utf8), to: path)
             expectRefusal(try Command.run("disk", "create", "--size", "1M", path), status: 1, naming: path, "exists")
