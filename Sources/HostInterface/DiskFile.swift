@@ -50,7 +50,10 @@ package final class DiskFile: Sendable {
         do throws(HostError) {
             file = try FileDescriptor.open(path, O_RDWR | O_CREAT | O_EXCL)
         } catch {
-            throw HostError("cannot create \(path)", errno: error.errno)
+            let isThere = error.errno?.rawValue == EEXIST
+            throw HostError(
+                "cannot create \(path)", errno: error.errno,
+                advice: isThere ? "choose another name, or remove that file first" : "")
         }
         var status = stat()
         guard unsafe fstat(file.rawValue, &status) == 0 else {
