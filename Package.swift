@@ -90,6 +90,14 @@ let package = Package(
         tests(
             "PlatformBoot",
             ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
+        // The driver's side of virtio, and the devices that it is let loose on.
+        .target(
+            name: "VirtioTesting",
+            dependencies: ["VirtioDevices", "Virtio", "Platform", "CPUOracle", "GuestMemory", "HostInterface"],
+            path: "Tests/VirtioTesting", swiftSettings: settings),
+        tests(
+            "Virtio",
+            ["VirtioTesting", "VirtioDevices", "Virtio", "Platform", "CPUOracle", "GuestMemory", "HostInterface"]),
         tests(
             "HostileGuest",
             ["EngineTesting", "CPUOracle", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),

@@ -1,0 +1,96 @@
+package import GuestMemory
+internal import HostInterface
+internal import Synchronization
+
+/// A Guest's RAM whose every byte is a canary: it is filled with a pattern, and
+/// what its driver writes is noted, so that any other change is the device's
+/// doing, and either allowed or stray. The driver's thread uses it.
+package final class WatchedMemory {
+    package let memory: GuestMemory
+    private let byteCount: Int
+    /// RAM as the driver left it.
+    private var expected: [UInt8] = []
+    /// Where the device may write.
+    private var allowed: [Range<Int>] = []
+
+    package init(byteCount: Int) throws {
+        self.byteCount = byteCount
+        memory = try GuestMemory(byteCount: UInt64(byteCount))
+        let pattern = (0..<4096).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 4 | 1) }
+        expected.reserveCapacity(byteCount)
+        for _ in 0..<byteCount / 4096 { expected += pattern }
+        try memory.write(expected, at: GuestPhysicalAddress(0))
+    }
+
+    // MARK: The driver's accesses
+
+    package func write(_ bytes: [UInt8], at address: UInt64) throws {
+        try memory.write(bytes, at: GuestPhysicalAddress(address))
+        expected.replaceSubrange(Int(address)..<Int(address) + bytes.count, with: bytes)
+    }
+
+    package func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at address: UInt64) throws {
+        try write((0..<MemoryLayout<T>.size).map { UInt8(truncatingIfNeeded: value >> T($0 * 8)) }, at: address)
+    }
+
+    package func load<T: BitwiseCopyable>(at address: UInt64, as type: T.Type) throws -> T {
+        try memory.load(at: GuestPhysicalAddress(address), as: type)
+    }
+
+    package func read(_ address: UInt64, count: Int) throws -> [UInt8] {
+        try memory.read(GuestPhysicalAddress(address), count: count)
+    }
+
+    /// A word that both sides use at the same time: an index, a flag, an event.
+    package func storeShared(_ value: UInt16, at address: UInt64) throws {
+        guard address % 2 == 0 else { return try store(value, at: address) }
+        // ORDERING: a driver's write barrier before it moves an index, and in
+        // this one's case also the full one after.
+        try unsafe shared(address).pointee.store(value, ordering: .sequentiallyConsistent)
+        expected[Int(address)] = UInt8(truncatingIfNeeded: value)
+        expected[Int(address) + 1] = UInt8(truncatingIfNeeded: value >> 8)
+    }
+
+    package func loadShared(at address: UInt64) throws -> UInt16 {
+        guard address % 2 == 0 else { return try load(at: address, as: UInt16.self) }
+        return try unsafe shared(address).pointee.load(ordering: .sequentiallyConsistent)
+    }
+
+    private func shared(_ address: UInt64) throws -> UnsafePointer<Atomic<UInt16>> {
+        // SAFETY: RAM stays mapped while `memory` lives; the caller has seen to the alignment.
+        guard let pointer = unsafe memory.hostPointer(GuestPhysicalAddress(address), 2) else {
+            throw GuestMemoryError(address: GuestPhysicalAddress(address), byteCount: 2)
+        }
+        return unsafe UnsafePointer(pointer.assumingMemoryBound(to: Atomic<UInt16>.self))
+    }
+
+    // MARK: The device's
+
+    /// The device may write here.
+    package func allow(_ address: UInt64, _ count: Int) {
+        guard memory.contains(GuestPhysicalAddress(address), count) else { return }
+        allowed.append(Int(address)..<Int(address) + count)
+    }
+
+    /// Takes RAM for what it should be, and allows nothing any more.
+    package func acceptAll() throws {
+        expected = try read(0, count: byteCount)
+        allowed = []
+    }
+
+    /// What has been changed without leave. The device is at rest.
+    package func strayWrites() throws -> [Range<Int>] {
+        var found = try read(0, count: byteCount)
+        for range in allowed { found.replaceSubrange(range, with: expected[range]) }
+        if found == expected { return [] }
+        var stray: [Range<Int>] = []
+        for address in 0..<byteCount where found[address] != expected[address] {
+            if let last = stray.last, last.upperBound == address {
+                stray[stray.count - 1] = last.lowerBound..<address + 1
+            } else {
+                stray.append(address..<address + 1)
+            }
+        }
+        return stray
+    }
+}
