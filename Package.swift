@@ -93,7 +93,7 @@ let package = Package(
         // The driver's side of virtio, and the devices that it is let loose on.
         .target(
             name: "VirtioTesting",
-            dependencies: ["VirtioDevices", "Virtio", "Platform", "CPUOracle", "GuestMemory", "HostInterface"],
+            dependencies: ["VirtioDevices", "Virtio", "Network", "Storage", "Platform", "GuestMemory", "HostInterface"],
             path: "Tests/VirtioTesting", swiftSettings: settings),
         tests(
             "Virtio",

@@ -57,9 +57,19 @@ package final class GuestDriver {
     package let notes = Notes()
     package private(set) var queues: [DriverQueue] = []
     private let bus = Bus()
+    private let nudge: () -> Void
     private var arena: UInt64 = 0x1000
 
-    package init(_ device: any VirtioDevice, memoryBytes: Int = GuestDriver.memoryBytes) throws {
+    package convenience init(_ tested: TestedDevice) throws {
+        let device = try tested.make()
+        try self.init(device) { tested.nudge(device) }
+    }
+
+    /// - Parameter nudge: called after each notification.
+    package init(
+        _ device: any VirtioDevice, memoryBytes: Int = GuestDriver.memoryBytes, nudge: @escaping () -> Void = {}
+    ) throws {
+        self.nudge = nudge
         ram = try WatchedMemory(byteCount: memoryBytes)
         mmio = try VirtioMMIO(device, memory: ram.memory, line: interrupt.line) { [notes] in notes.add($0) }
         bus.register(mmio, at: Self.window, count: 0x1000)
@@ -187,7 +197,10 @@ package final class GuestDriver {
         }
     }
 
-    package func notify(_ queue: Int) { write(.queueNotify, UInt32(queue)) }
+    package func notify(_ queue: Int) {
+        write(.queueNotify, UInt32(queue))
+        nudge()
+    }
 
     // MARK: Waiting
 

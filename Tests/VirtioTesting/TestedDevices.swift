@@ -25,24 +25,33 @@ package struct TestedDevice: Sendable, CustomStringConvertible {
     package let description: String
     /// The queue that the hostile cases are about: one that the device serves without being asked by the host.
     package let queue: Int
+    /// Whether each chain comes back by itself: not those that wait for the host.
+    package let answersAll: Bool
     package let make: @Sendable () throws -> any VirtioDevice
+    /// What happens on the host's side when the driver notifies.
+    package let nudge: @Sendable (any VirtioDevice) -> Void
     package let request: GoodRequest
     /// What only a driver of this device can do wrong.
     package let cases: [HostileCase]
 
     package init(
-        _ name: String, queue: Int = 0, request: GoodRequest, cases: [HostileCase] = [],
-        make: @escaping @Sendable () throws -> any VirtioDevice
+        _ name: String, queue: Int = 0, request: GoodRequest, cases: [HostileCase] = [], answersAll: Bool = true,
+        make: @escaping @Sendable () throws -> any VirtioDevice,
+        nudge: @escaping @Sendable (any VirtioDevice) -> Void = { _ in }
     ) {
         description = name
         self.queue = queue
         self.request = request
         self.cases = cases
+        self.answersAll = answersAll
         self.make = make
+        self.nudge = nudge
     }
 
     /// All of them. A new device is a line here.
-    package static let all = [echo, rng]
+    package static let all = [
+        echo, rng, block, readOnlyBlock, qcow2Block, consoleOut, consoleIn, netOut, netIn, userNet,
+    ]
 
     package static let echo = TestedDevice("echo", request: .echo) { EchoDevice() }
     package static let rng = TestedDevice("rng", request: .random) { Entropy() }

@@ -11,11 +11,12 @@ import VirtioTesting
         await #expect(processExitsWith: .success) {
             for device in TestedDevice.all {
                 for isWritable in [true, false] {
-                    let driver = try GuestDriver(try device.make())
+                    let driver = try GuestDriver(device)
                     try driver.bringUp(queueSize: 256)
                     let queue = driver.queues[device.queue]
                     let before = mostResidentBytes()
                     try HostileCase.huge(driver, device, isWritable: isWritable)
+                    guard device.answersAll else { continue }
                     _ = try driver.wait {
                         try driver.ram.loadShared(at: queue.usedIndex) != 0 || driver.status.contains(.needsReset)
                     }

@@ -8,11 +8,8 @@ extension HostileCase {
     /// Rules that no case is about, and why.
     static let without: [Int: String] = [
         13: "packed rings are not offered",
-        16: "is block's own, with its tests",
-        17: "is the network's own, with its tests",
         18: "there is no vsock",
         19: "there is no balloon, and no memory to be plugged",
-        20: "is the console's own, with its tests",
         21: "there are no grants",
     ]
 }

@@ -24,7 +24,7 @@ import VirtioTesting
 
     @Test(arguments: TestedDevice.all)
     func devicesSurviveNoise(_ device: TestedDevice) throws {
-        let driver = try GuestDriver(try device.make())
+        let driver = try GuestDriver(device)
         for seed in Self.seeds {
             var script = Self.script(seed)
             do {
