@@ -33,16 +33,16 @@ internal import Synchronization
     private let usedAddress: GuestPhysicalAddress
     private let usedBytes: Int
     private let descriptors: UnsafeRawPointer
-    private let availableFlags: UnsafePointer<UInt16>
+    private let availableFlags: UnsafePointer<Atomic<UInt16>>
     private let availableIndex: UnsafePointer<Atomic<UInt16>>
     private let availableHeads: UnsafePointer<UInt16>
     /// After the heads: from which used index on the driver wants an interrupt.
-    private let usedEvent: UnsafePointer<UInt16>
-    private let usedFlags: UnsafeMutablePointer<UInt16>
+    private let usedEvent: UnsafePointer<Atomic<UInt16>>
+    private let usedFlags: UnsafePointer<Atomic<UInt16>>
     private let usedIndex: UnsafePointer<Atomic<UInt16>>
     private let usedElements: UnsafeMutableRawPointer
     /// After the elements: from which available index on we want a notification.
-    private let availableEvent: UnsafeMutablePointer<UInt16>
+    private let availableEvent: UnsafePointer<Atomic<UInt16>>
 
     private let hasEventIndex: Bool
     private let hasIndirect: Bool
@@ -90,14 +90,18 @@ internal import Synchronization
         else { preconditionFailure("a queue outside RAM") }
         let count = Int(size)
         unsafe descriptors = UnsafeRawPointer(table)
-        unsafe availableFlags = UnsafePointer(available.assumingMemoryBound(to: UInt16.self))
-        unsafe availableIndex = UnsafePointer((available + 2).assumingMemoryBound(to: Atomic<UInt16>.self))
+        /// A word that both sides use at any time, where it is aligned: `check` saw to that.
+        func shared(_ place: UnsafeMutableRawPointer) -> UnsafePointer<Atomic<UInt16>> {
+            unsafe UnsafePointer(place.assumingMemoryBound(to: Atomic<UInt16>.self))
+        }
+        unsafe availableFlags = shared(available)
+        unsafe availableIndex = shared(available + 2)
         unsafe availableHeads = UnsafePointer((available + 4).assumingMemoryBound(to: UInt16.self))
-        unsafe usedEvent = UnsafePointer((available + 4 + 2 * count).assumingMemoryBound(to: UInt16.self))
-        unsafe usedFlags = used.assumingMemoryBound(to: UInt16.self)
-        unsafe usedIndex = UnsafePointer((used + 2).assumingMemoryBound(to: Atomic<UInt16>.self))
+        unsafe usedEvent = shared(available + 4 + 2 * count)
+        unsafe usedFlags = shared(used)
+        unsafe usedIndex = shared(used + 2)
         unsafe usedElements = used + 4
-        unsafe availableEvent = (used + 4 + 8 * count).assumingMemoryBound(to: UInt16.self)
+        unsafe availableEvent = shared(used + 4 + 8 * count)
         spare.reserveCapacity(count)
     }
 
@@ -243,14 +247,18 @@ internal import Synchronization
     package func suppressNotifications() {
         // With an event index there is nothing to do: ours lies behind us, and
         // the driver notifies us only when it passes it.
-        if !hasEventIndex { unsafe usedFlags.pointee = 1 }
+        if !hasEventIndex { unsafe usedFlags.pointee.store(1, ordering: .relaxed) }
     }
 
     /// From the next chain on the driver is to notify us.
     ///
     /// - Returns: true if there are chains already, for which it may not have done so.
     package func wantNotifications() -> Bool {
-        if hasEventIndex { unsafe availableEvent.pointee = nextAvailable } else { unsafe usedFlags.pointee = 0 }
+        if hasEventIndex {
+            unsafe availableEvent.pointee.store(nextAvailable, ordering: .relaxed)
+        } else {
+            unsafe usedFlags.pointee.store(0, ordering: .relaxed)
+        }
         // ORDERING: our wish, then our look; the driver puts a chain in, then looks for our wish.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         return hasMore
@@ -288,10 +296,10 @@ internal import Synchronization
         memory.noteWrite(usedAddress, usedBytes)
         let isWanted: Bool
         if hasEventIndex {
-            let event = unsafe usedEvent.pointee
+            let event = unsafe usedEvent.pointee.load(ordering: .relaxed)
             isWanted = passed == .max || nextUsed &- event &- 1 < passed
         } else {
-            isWanted = unsafe availableFlags.pointee & 1 == 0
+            isWanted = unsafe availableFlags.pointee.load(ordering: .relaxed) & 1 == 0
         }
         counters.asked(interrupted: isWanted)
         if isWanted { interrupt() }
