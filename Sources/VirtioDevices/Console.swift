@@ -105,6 +105,8 @@ package final class Console: VirtioDevice, @unchecked Sendable {
         state.withLock { state in
             state.typed = activation.queues[QueueIndex.receive]?.doorbell
             state.sizeChanged = activation.configurationChanged
+            // What was typed before there was a doorbell rang none.
+            state.typed?.ring()
         }
     }
 
