@@ -9,7 +9,7 @@ import VirtioTesting
 /// driver. `ROOST_FUZZ_SEED` runs the one that a failure named, and
 /// `ROOST_CASES` makes it more of them (a thousand for each 300 000).
 @Suite struct NoiseTests {
-    private static let rounds = max(200, (environmentVariable("ROOST_CASES").flatMap { Int($0) } ?? 0) / 300)
+    private static let rounds = max(100, (environmentVariable("ROOST_CASES").flatMap { Int($0) } ?? 0) / 300)
     private static let seeds: [UInt64] = {
         if let text = environmentVariable("ROOST_FUZZ_SEED"), let seed = UInt64(text, radix: 16) { return [seed] }
         let first = UInt64.random(in: 0 ... .max)
