@@ -53,6 +53,15 @@ struct DeviceCatalog {
 
     private static func makeDisk(_ index: Int, _ disk: DiskOption) throws -> any VirtioDevice {
         let image = try DiskImages.open(path: disk.path, format: disk.format, readOnly: disk.isReadOnly)
+        // A Guest can write to the first bytes of its disk what they would say
+        // of another format, and name any file of ours as what is behind it.
+        // So bytes alone do not decide: the name, which is the user's, must agree.
+        let isNamedQcow2 = disk.path.hasSuffix(".qcow2")
+        guard disk.format != nil || isNamedQcow2 == (image.format == .qcow2) else {
+            let looks = isNamedQcow2 ? "its name ends in .qcow2, and its contents are not" : "it begins as qcow2 does"
+            throw HostError(
+                "cannot tell the format of \(disk.path): \(looks)", advice: "add ,format=raw or ,format=qcow2")
+        }
         return Block(image, serial: disk.serial ?? "roost-\(index)")
     }
 }

@@ -56,6 +56,8 @@ final class BlockService {
     /// A request that waits until nothing is under way, and what came after it.
     private var held: [Request] = []
     private var underWay = 0
+    /// A flush has failed.
+    private var hasLostData = false
     /// The queue is not ours any more.
     private var isDraining = false
 
@@ -109,7 +111,7 @@ final class BlockService {
         switch RequestType(rawValue: request.type) {
         // A plain image has none.
         case .flush: image.format != .raw
-        case .write: image.needsWriteBack
+        case .write, .writeZeroes: image.needsWriteBack
         default: false
         }
     }
@@ -151,6 +153,8 @@ final class BlockService {
             }
             move(.write, request, chain.readable)
         case .flush:
+            // The host tells of data that it lost once. What came after that is no better for its silence.
+            guard !hasLostData else { throw Refusal(status: .ioError) }
             try attempt { () throws(Errno) in try image.writeBack() }
             let transfer = makeTransfer(.synchronize, request)
             transfers[transfer].descriptor = image.descriptor
@@ -182,6 +186,7 @@ final class BlockService {
                 throw Refusal(status: .ioError)
             }
             try attempt { () throws(Errno) in
+                if image.needsWriteBack, !isDiscard { try image.writeBack() }
                 if isDiscard {
                     try image.discard(offset, count: UInt64(bytes))
                 } else {
@@ -259,7 +264,10 @@ final class BlockService {
             return restart(index)
         }
         // Nothing at all: the file is shorter than the disk was. And only zero is a flush's good result.
-        if result != transfer.remaining { request.status = .ioError }
+        if result != transfer.remaining {
+            request.status = .ioError
+            if transfer.operation == .synchronize { hasLostData = true }
+        }
         transfer.request = nil
         idle.append(index)
         underWay -= 1
