@@ -8,8 +8,10 @@ package struct FrameHeader: Equatable, Sendable {
     /// Its length in bytes.
     package static let byteCount = 12
 
-    /// No frame of either direction is larger: this header, Ethernet's 14 bytes, 64 KiB.
-    package static let largestFrame = byteCount + 14 + 65_536
+    /// No IP packet is larger, whatever its own header says.
+    package static let largestPacket = 65_536
+    /// No frame of either direction is larger: this header, Ethernet's 14 bytes, a packet.
+    package static let largestFrame = byteCount + 14 + largestPacket
 
     package struct Flags: OptionSet, Sendable {
         package let rawValue: UInt8
@@ -92,5 +94,31 @@ package struct FrameHeader: Equatable, Sendable {
         // In UDP zero says "none", and in TCP both zeros are the same.
         let checksum = sum == 0xffff ? 0xffff : ~sum
         unsafe frame.storeBytes(of: checksum, toByteOffset: start + Int(header.checksumOffset), as: UInt16.self)
+    }
+
+    /// The header for a frame whose checksums are right, from one who is known to
+    /// make TCP segments of any size. Where `offloads` allow it a large one is marked
+    /// as segments of an ordinary Ethernet's size; for that the place of its checksum
+    /// must hold the pseudo header's sum instead, so that each piece can get its own.
+    init(marking frame: UnsafeMutableRawBufferPointer, _ offloads: NetworkOffloads) {
+        guard offloads.contains(.guestChecksum) else { return }
+        flags = .dataValid
+        guard frame.count > 14 + 1500 else { return }
+        let isIPv4 = unsafe frame[12] == 0x08 && frame[13] == 0x00 && frame[14] == 0x45 && frame[23] == 6
+        let isIPv6 = unsafe frame[12] == 0x86 && frame[13] == 0xdd && frame[20] == 6
+        guard isIPv4 && offloads.contains(.guestTSO4) || isIPv6 && offloads.contains(.guestTSO6) else { return }
+        let start = isIPv4 ? 34 : 54
+        let addresses = isIPv4 ? 26..<34 : 22..<54
+        let headers = unsafe start + Int(frame[start + 12] >> 4) * 4
+        flags = .needsChecksum
+        segmentKind = isIPv4 ? .tcp4 : .tcp6
+        headersLength = UInt16(headers)
+        segmentSize = UInt16(14 + 1500 - headers)
+        checksumStart = UInt16(start)
+        checksumOffset = 16
+        let count = UInt16(truncatingIfNeeded: frame.count - start)
+        let start16 = InternetChecksum.add(UInt16(6).bigEndian, count.bigEndian)
+        let sum = unsafe InternetChecksum.sum(UnsafeRawBufferPointer(rebasing: frame[addresses]), from: start16)
+        unsafe frame.storeBytes(of: sum, toByteOffset: start + 16, as: UInt16.self)
     }
 }

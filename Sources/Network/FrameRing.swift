@@ -1,10 +1,10 @@
-internal import HostInterface
+package import HostInterface
 internal import Synchronization
 
 /// Frames on their way to the Guest, in the order they came: a ring of bytes for
 /// one writer and one reader at a time, without a lock. Each frame lies in one
 /// piece, after its length; a length of zero says that the rest of the ring is skipped.
-@safe final class FrameRing: @unchecked Sendable {
+@safe package final class FrameRing: @unchecked Sendable {
     // SAFETY: the writer touches only bytes between tail and head, the reader only
     // those between head and tail, and each publishes with release what the other
     // acquires. Both numbers grow forever; their place is their remainder.
@@ -16,7 +16,7 @@ internal import Synchronization
     private static let alignment = 8
 
     /// - Parameter capacity: a power of two.
-    init(capacity: Int) throws(HostError) {
+    package init(capacity: Int) throws(HostError) {
         precondition(capacity > 0 && capacity & (capacity - 1) == 0)
         memory = try AddressRange(allocating: capacity)
         self.capacity = capacity
@@ -24,14 +24,14 @@ internal import Synchronization
 
     /// Bytes in use. ORDERING: in one order with flags that writer and reader set
     /// for each other.
-    var used: Int {
+    package var used: Int {
         tail.load(ordering: .sequentiallyConsistent) &- head.load(ordering: .sequentiallyConsistent)
     }
 
     /// Adds a frame of `count` bytes, which `fill` writes. The writer's.
     ///
     /// - Returns: false if there is no room.
-    func append(_ count: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void) -> Bool {
+    package func append(_ count: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void) -> Bool {
         let start = tail.load(ordering: .relaxed)
         let need = FrameRing.alignment + (count + FrameRing.alignment - 1) & ~(FrameRing.alignment - 1)
         let place = start & (capacity - 1)
@@ -49,7 +49,7 @@ internal import Synchronization
     /// Takes the oldest frame. The reader's.
     ///
     /// - Returns: nil if there is none.
-    func take(into buffer: UnsafeMutableRawBufferPointer) -> Int? {
+    package func take(into buffer: UnsafeMutableRawBufferPointer) -> Int? {
         var start = head.load(ordering: .relaxed)
         guard tail.load(ordering: .sequentiallyConsistent) != start else { return nil }
         var place = start & (capacity - 1)
@@ -68,5 +68,5 @@ internal import Synchronization
     }
 
     /// Forgets all frames. The reader's.
-    func removeAll() { head.store(tail.load(ordering: .acquiring), ordering: .sequentiallyConsistent) }
+    package func removeAll() { head.store(tail.load(ordering: .acquiring), ordering: .sequentiallyConsistent) }
 }

@@ -3,10 +3,10 @@ internal import Synchronization
 
 /// The ring of frames for the Guest, with a bell for the reader who found it empty
 /// and a mark for writers who should hold back.
-@safe final class GuestFrames: Sendable {
+@safe package final class GuestFrames: Sendable {
     static let capacity = 4 << 20
     /// From here on nothing is asked for that has not been asked for yet, until half of it is gone.
-    static let crowded = 512 << 10
+    package static let crowded = 512 << 10
 
     /// Readable when frames have come since `take` found none.
     let arrived: EventFD
@@ -16,7 +16,8 @@ internal import Synchronization
     /// A writer holds back.
     private let writerHolds = Atomic<Bool>(false)
     private let dropped = Atomic<UInt64>(0)
-    private let marksValid = Atomic<Bool>(false)
+    /// `NetworkOffloads` that the driver accepted.
+    private let accepted = Atomic<UInt64>(0)
 
     init() throws(HostError) {
         ring = try FrameRing(capacity: GuestFrames.capacity)
@@ -25,19 +26,18 @@ internal import Synchronization
 
     var droppedFrames: UInt64 { dropped.load(ordering: .relaxed) }
 
-    /// Whether the Guest wants to be told that the checksums are right.
-    func markChecksums(_ valid: Bool) { marksValid.store(valid, ordering: .relaxed) }
+    func configure(_ accepted: NetworkOffloads) { self.accepted.store(accepted.rawValue, ordering: .relaxed) }
 
     /// Adds a frame, with the header that it lacks; or drops it. The writer's.
     func append(_ frame: UnsafeRawBufferPointer) {
-        var header = FrameHeader()
-        if marksValid.load(ordering: .relaxed) { header.flags = .dataValid }
+        let offloads = NetworkOffloads(rawValue: accepted.load(ordering: .relaxed))
         let size = FrameHeader.byteCount + frame.count
         let fits =
             unsafe size <= FrameHeader.largestFrame
             && ring.append(size) { place in
-                unsafe header.write(to: place)
-                unsafe UnsafeMutableRawBufferPointer(rebasing: place[FrameHeader.byteCount...]).copyMemory(from: frame)
+                let body = unsafe UnsafeMutableRawBufferPointer(rebasing: place[FrameHeader.byteCount...])
+                unsafe body.copyMemory(from: frame)
+                unsafe FrameHeader(marking: body, offloads).write(to: place)
             }
         guard fits else {
             dropped.wrappingAdd(1, ordering: .relaxed)

@@ -24,10 +24,13 @@ package enum InternetChecksum {
         return UInt16(truncatingIfNeeded: folded)
     }
 
+    static func add(_ one: UInt16, _ other: UInt16) -> UInt16 {
+        let (sum, overflow) = one.addingReportingOverflow(other)
+        return sum &+ (overflow ? 1 : 0)
+    }
+
     /// The checksum after one of the words that it covers has changed (RFC 1624).
     package static func adjust(_ checksum: UInt16, from old: UInt16, to new: UInt16) -> UInt16 {
-        var sum = UInt32(~checksum) &+ UInt32(~old) &+ UInt32(new)
-        while sum >> 16 != 0 { sum = (sum >> 16) &+ (sum & 0xffff) }
-        return ~UInt16(truncatingIfNeeded: sum)
+        ~add(add(~checksum, ~old), new)
     }
 }

@@ -12,8 +12,12 @@ package protocol NetworkBackend: AnyObject, Sendable {
     /// The largest IP packet that it carries.
     var mtu: Int { get }
 
-    /// What the driver accepted, before the first frame; again after each reset.
-    func configure(_ accepted: NetworkOffloads) throws(HostError)
+    /// What the driver accepted; before `start`, and again after each reset.
+    ///
+    /// - Parameter largestPacket: the largest IP packet for which its receive buffers
+    ///   have room: 1500 if it has neither agreed to the MTU nor to guest segments nor
+    ///   to merging buffers, else `FrameHeader.largestPacket`.
+    func configure(_ accepted: NetworkOffloads, largestPacket: Int) throws(HostError)
 
     /// Frames go both ways from now on.
     func start() throws(HostError)

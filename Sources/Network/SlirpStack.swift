@@ -30,16 +30,23 @@ internal import HostInterface
         }
     }
 
+    /// The largest IP packet that it makes or takes.
+    let largestPacket: Int
+
     /// Its sockets, but for those that listen.
     private(set) var sockets: Set<Int32> = []
     /// Complaints about the Guest.
     private(set) var guestErrors: UInt64 = 0
 
     private static func stack(_ opaque: UnsafeMutableRawPointer?) -> SlirpStack {
-        unsafe Unmanaged<SlirpStack>.fromOpaque(opaque!).takeUnretainedValue()
+        guard let opaque = unsafe opaque else { preconditionFailure("libslirp has lost its opaque pointer") }
+        return unsafe Unmanaged<SlirpStack>.fromOpaque(opaque).takeUnretainedValue()
     }
 
-    init(hasIPv6: Bool, deliver: @escaping (UnsafeRawBufferPointer) -> Void) throws(HostError) {
+    init(
+        largestPacket: Int, hasIPv6: Bool, deliver: @escaping (UnsafeRawBufferPointer) -> Void
+    ) throws(HostError) {
+        self.largestPacket = largestPacket
         unsafe self.deliver = unsafe deliver
         var table = SlirpCb()
         unsafe table.send_packet = { frame, count, opaque in
@@ -57,7 +64,8 @@ internal import HostInterface
             unsafe SlirpStack.stack(opaque).timers.removeAll { unsafe Unmanaged.passUnretained($0).toOpaque() == timer }
         }
         unsafe table.timer_mod = { timer, time, _ in
-            unsafe Unmanaged<Timer>.fromOpaque(timer!).takeUnretainedValue().milliseconds = time
+            guard let timer = unsafe timer else { return }
+            unsafe Unmanaged<Timer>.fromOpaque(timer).takeUnretainedValue().milliseconds = time
         }
         unsafe table.register_poll_fd = { socket, opaque in
             if socket >= 0 { unsafe SlirpStack.stack(opaque).sockets.insert(socket) }
@@ -80,8 +88,8 @@ internal import HostInterface
         unsafe config.vprefix_len = 64
         unsafe config.vhost6 = SlirpStack.address6(2)
         unsafe config.vnameserver6 = SlirpStack.address6(3)
-        unsafe config.if_mtu = UserNetwork.largestPacket
-        unsafe config.if_mru = UserNetwork.largestPacket
+        unsafe config.if_mtu = largestPacket
+        unsafe config.if_mru = largestPacket
         // Nil stands for no TFTP, no boot file, no name for the Guest; and
         // `enable_emu`, by which libslirp would rewrite some protocols' data, stays off.
         unsafe slirp = slirp_new(&config, callbacks, Unmanaged.passUnretained(self).toOpaque())
@@ -89,9 +97,16 @@ internal import HostInterface
     }
 
     deinit {
-        if let slirp = unsafe slirp { unsafe slirp_cleanup(slirp) }
+        close()
         unsafe callbacks.deinitialize(count: 1)
         unsafe callbacks.deallocate()
+    }
+
+    /// Ends all connections and forwards. What is asked of it later has no effect.
+    func close() {
+        if let slirp = unsafe slirp { unsafe slirp_cleanup(slirp) }
+        unsafe slirp = nil
+        polled.removeAll()
     }
 
     private static func address(_ address: IPv4Address) -> in_addr { in_addr(s_addr: address.rawValue.bigEndian) }
@@ -129,6 +144,7 @@ internal import HostInterface
 
     /// A frame from the Guest, without virtio's header.
     func input(_ frame: UnsafeRawBufferPointer) {
+        guard let slirp = unsafe slirp else { return }
         unsafe slirp_input(slirp, frame.baseAddress?.assumingMemoryBound(to: UInt8.self), Int32(frame.count))
     }
 
@@ -146,6 +162,7 @@ internal import HostInterface
         polled.removeAll()
         asked.removeAll(keepingCapacity: true)
         var timeout: UInt32 = 1000
+        guard let slirp = unsafe slirp else { return timeout }
         unsafe slirp_pollfds_fill(
             slirp, &timeout, { socket, events, opaque in unsafe SlirpStack.stack(opaque).await(socket, events) },
             Unmanaged.passUnretained(self).toOpaque())
@@ -176,6 +193,7 @@ internal import HostInterface
 
     /// Looks at the sockets, without waiting, and does what there is to do.
     func serve() {
+        guard let slirp = unsafe slirp else { return }
         let works = polled.wait(milliseconds: 0)
         unsafe slirp_pollfds_poll(
             slirp, works ? 0 : 1, { index, opaque in unsafe SlirpStack.stack(opaque).found(Int(index)) },

@@ -35,7 +35,8 @@ internal import Synchronization
         try tap.set([])
     }
 
-    package func configure(_ accepted: NetworkOffloads) throws(HostError) {
+    /// A packet for which there is no room would be the host's doing: the interface's MTU is the host's.
+    package func configure(_ accepted: NetworkOffloads, largestPacket: Int) throws(HostError) {
         self.accepted.store(accepted.rawValue, ordering: .relaxed)
         var offloads: TAP.Offloads = []
         // Segments come with checksums undone, so without these the kernel takes nothing else.

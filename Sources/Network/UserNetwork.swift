@@ -30,6 +30,15 @@ internal import Synchronization
 // read: what comes then waits in the host's kernel, whose buffers tell the sender.
 // The rest of the ring is for what is in flight: a window of 64 KiB for each of more
 // than fifty connections.
+//
+// Packets are as large as they come, 65,520 bytes, for each costs the Guest an
+// interrupt and libslirp a round, and no wire in between is too narrow: all of them
+// end here. A segment from the Guest that it wants cut up is to libslirp just a
+// segment. What libslirp sends are up to 32 KiB of TCP, to everybody, since it does
+// not listen to what segment size the other end asks for. The Guest is told that
+// these are many segments of an ordinary Ethernet's size, put together on the way
+// (`FrameHeader.init(marking:)`): then it acknowledges each at once instead of
+// waiting for a second, and can pass them on to a container behind a bridge.
 
 /// A network of the Guest's own behind libslirp: needs no rights and leaves no traces.
 @safe package final class UserNetwork: NetworkBackend {
@@ -41,15 +50,11 @@ internal import Synchronization
     static let prefix6: UInt64 = 0xfec0 << 48
 
     /// libslirp's largest MTU (IF_MTU_MAX).
-    static let largestPacket = 65_521
+    private static let largestPacket = 65_521
 
-    /// Larger packets are fewer, and each costs the Guest an interrupt and libslirp
-    /// a round; nothing in between is that small, for the packets end in libslirp.
     package let mtu = 65_520
 
-    /// Segments larger than the MTU are not cut up: to libslirp they are segments.
-    /// It has none to give that need cutting, and what it gives is right.
-    package let offloads: NetworkOffloads = [.checksum, .tso4, .tso6, .guestChecksum]
+    package let offloads: NetworkOffloads = [.checksum, .tso4, .tso6, .guestChecksum, .guestTSO4, .guestTSO6]
 
     package var readable: Int32 { frames.arrived.rawValue }
 
@@ -67,7 +72,7 @@ internal import Synchronization
 
     /// What libslirp's lock protects.
     private struct Shared: ~Copyable {
-        let stack: SlirpStack
+        var stack: SlirpStack
         /// "network", and what it sleeps upon.
         var thread: HostThread?
         var isStopping = false
@@ -86,26 +91,47 @@ internal import Synchronization
     /// libslirp sets itself up once per process, and looks at nobody else meanwhile.
     private static let creation = Mutex<Void>(())
 
+    private let forwards: [PortForward]
+    private let hasIPv6 = Sockets.hasIPv6
+
     /// - Throws: if a port cannot be forwarded.
     package init(forwards: [PortForward] = []) throws(HostError) {
-        let hasIPv6 = Sockets.hasIPv6
-        let frames = try GuestFrames()
-        let stack = try UserNetwork.creation.withLock { _ throws(HostError) in
-            unsafe try SlirpStack(hasIPv6: hasIPv6) { frame in unsafe frames.append(frame) }
+        self.forwards = forwards
+        frames = try GuestFrames()
+        wakeup = try EventFD()
+        gate = Mutex(FrameGate(hasIPv6: hasIPv6))
+        shared = Mutex(
+            Shared(stack: try UserNetwork.makeStack(UserNetwork.largestPacket, hasIPv6: hasIPv6, frames, forwards)))
+    }
+
+    private static func makeStack(
+        _ largestPacket: Int, hasIPv6: Bool, _ frames: GuestFrames, _ forwards: [PortForward]
+    ) throws(HostError) -> SlirpStack {
+        let stack = try creation.withLock { _ throws(HostError) in
+            unsafe try SlirpStack(largestPacket: largestPacket, hasIPv6: hasIPv6) { frame in unsafe frames.append(frame)
+            }
         }
         for forward in forwards { try stack.add(forward) }
         stack.raiseBacklogs()
-        self.frames = frames
-        wakeup = try EventFD()
-        gate = Mutex(FrameGate(hasIPv6: hasIPv6))
-        shared = Mutex(Shared(stack: stack))
+        // Its clock stands at zero until it has looked at it, and what is opened
+        // before that is at once too old.
+        stack.serve()
+        return stack
     }
 
     // MARK: Life
 
-    package func configure(_ accepted: NetworkOffloads) {
+    package func configure(_ accepted: NetworkOffloads, largestPacket: Int) throws(HostError) {
         self.accepted.store(accepted.rawValue, ordering: .relaxed)
-        frames.markChecksums(accepted.contains(.guestChecksum))
+        frames.configure(accepted)
+        // libslirp decides on its packets' size once, when it is made, and pays no
+        // heed to the segment size that the Guest asks for in a connection.
+        let limit = min(largestPacket, UserNetwork.largestPacket)
+        try shared.withLock { shared throws(HostError) in
+            guard shared.stack.largestPacket != limit else { return }
+            shared.stack.close()
+            shared.stack = try UserNetwork.makeStack(limit, hasIPv6: hasIPv6, frames, forwards)
+        }
     }
 
     /// Connections live on while it is stopped; the Guest will reset those that it

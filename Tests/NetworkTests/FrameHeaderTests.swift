@@ -23,7 +23,9 @@ struct FrameHeaderTests {
         var bytes = [UInt8](repeating: 0xff, count: FrameHeader.byteCount + 100)
         unsafe bytes.withUnsafeMutableBytes { unsafe header.write(to: $0) }
         #expect(Array(bytes.prefix(12)) == [1, 0x84, 2, 1, 4, 3, 34, 0, 16, 0, 1, 0])
-        let read = unsafe bytes.withUnsafeBytes { unsafe FrameHeader(checking: $0, accepted: FrameHeaderTests.everything) }
+        let read = unsafe bytes.withUnsafeBytes {
+            unsafe FrameHeader(checking: $0, accepted: FrameHeaderTests.everything)
+        }
         #expect(read == header)
     }
 
@@ -36,15 +38,16 @@ struct FrameHeaderTests {
         #expect(check([1, 1, 54, 0, 100, 0, 34, 0, 16, 0]) != nil)
     }
 
-    @Test(arguments: [
-        ([1, 0, 0, 0, 0, 0, 34, 0, 65, 0], "a checksum that ends behind the frame"),
-        ([1, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "a checksum that starts behind the frame"),
-        ([1, 0, 0, 0, 0, 0, 13, 0, 16, 0], "a checksum of the Ethernet header"),
-        ([0, 2], "an unknown kind of segment"),
-        ([0, 0x80], "congestion marked where there is no segment"),
-        ([0, 1, 54, 0, 100, 0, 34, 0, 16, 0], "segments without a checksum to be done"),
-        ([1, 1, 54, 0, 0, 0, 34, 0, 16, 0], "segments of no size"),
-    ] as [([UInt8], String)])
+    @Test(
+        arguments: [
+            ([1, 0, 0, 0, 0, 0, 34, 0, 65, 0], "a checksum that ends behind the frame"),
+            ([1, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "a checksum that starts behind the frame"),
+            ([1, 0, 0, 0, 0, 0, 13, 0, 16, 0], "a checksum of the Ethernet header"),
+            ([0, 2], "an unknown kind of segment"),
+            ([0, 0x80], "congestion marked where there is no segment"),
+            ([0, 1, 54, 0, 100, 0, 34, 0, 16, 0], "segments without a checksum to be done"),
+            ([1, 1, 54, 0, 0, 0, 34, 0, 16, 0], "segments of no size"),
+        ] as [([UInt8], String)])
     func refuses(_ header: [UInt8], _ what: String) { #expect(check(header) == nil, "\(what)") }
 
     @Test func refusesWhatWasNotAgreedOn() {

@@ -4,36 +4,40 @@ import Testing
 
 /// Frames that no sane Guest sends.
 struct HostileFrameTests {
-    @Test(arguments: [
-        ("nothing", []),
-        ("half an Ethernet header", [UInt8](repeating: 1, count: 13)),
-        ("an ARP cut short", Array(Packets.arpRequest(for: UserNetwork.host).prefix(41))),
-        ("a fragment", Packets.ipv4(17, [UInt8](repeating: 0, count: 64), fragment: 0x2000)),
-        ("the rest of a fragment", Packets.ipv4(17, [UInt8](repeating: 0, count: 64), fragment: 0x1fff)),
-        ("somebody else's address", Packets.ping(8, from: IPv4Address(10, 0, 3, 15))),
-        ("the router's address", Packets.ping(8, from: UserNetwork.host)),
-        ("no address", Packets.ping(8, from: IPv4Address(0, 0, 0, 0))),
-        ("half a UDP header", Packets.ipv4(17, [0, 1, 0, 2])),
-        ("UDP longer than its packet", Packets.ipv4(17, [0, 1, 0, 2, 0xff, 0xff, 0, 0])),
-        ("UDP shorter than its header", Packets.ipv4(17, [0, 1, 0, 2, 0, 7, 0, 0])),
-        ("half a TCP header", Packets.ipv4(6, [UInt8](repeating: 0, count: 19))),
-        ("TCP options behind the packet", Packets.ipv4(6, [UInt8](repeating: 0xf0, count: 20))),
-        ("TFTP", Packets.udp(5000, 69, [0, 1, 65, 0])),
-        ("IGMP", Packets.ipv4(2, [UInt8](repeating: 0, count: 8))),
-        ("NC-SI", Packets.ethernet(0x88f8, [UInt8](repeating: 0, count: 64))),
-        ("a group's address as the sender", Packets.router + Packets.broadcast + [8, 0] + [UInt8](repeating: 0x45, count: 40)),
-        (
-            "a ping to an IPv6 address outside",
-            Packets.icmp6(
-                [128, 0, 0, 0, 0, 0, 0, 0], from: Packets.address6(0xfec0, 0x15), to: Packets.address6(0x2001, 1))
-        ),
-        (
-            "a router's advertisement",
-            Packets.icmp6(
-                [134, 0, 0, 0] + [UInt8](repeating: 0, count: 12), from: Packets.address6(0xfe80, 0x15),
-                to: Packets.address6(0xff02, 1))
-        ),
-    ] as [(String, [UInt8])])
+    @Test(
+        arguments: [
+            ("nothing", []),
+            ("half an Ethernet header", [UInt8](repeating: 1, count: 13)),
+            ("an ARP cut short", Array(Packets.arpRequest(for: UserNetwork.host).prefix(41))),
+            ("a fragment", Packets.ipv4(17, [UInt8](repeating: 0, count: 64), fragment: 0x2000)),
+            ("the rest of a fragment", Packets.ipv4(17, [UInt8](repeating: 0, count: 64), fragment: 0x1fff)),
+            ("somebody else's address", Packets.ping(8, from: IPv4Address(10, 0, 3, 15))),
+            ("the router's address", Packets.ping(8, from: UserNetwork.host)),
+            ("no address", Packets.ping(8, from: IPv4Address(0, 0, 0, 0))),
+            ("half a UDP header", Packets.ipv4(17, [0, 1, 0, 2])),
+            ("UDP longer than its packet", Packets.ipv4(17, [0, 1, 0, 2, 0xff, 0xff, 0, 0])),
+            ("UDP shorter than its header", Packets.ipv4(17, [0, 1, 0, 2, 0, 7, 0, 0])),
+            ("half a TCP header", Packets.ipv4(6, [UInt8](repeating: 0, count: 19))),
+            ("TCP options behind the packet", Packets.ipv4(6, [UInt8](repeating: 0xf0, count: 20))),
+            ("TFTP", Packets.udp(5000, 69, [0, 1, 65, 0])),
+            ("IGMP", Packets.ipv4(2, [UInt8](repeating: 0, count: 8))),
+            ("NC-SI", Packets.ethernet(0x88f8, [UInt8](repeating: 0, count: 64))),
+            (
+                "a group's address as the sender",
+                Packets.router + Packets.broadcast + [8, 0] + [UInt8](repeating: 0x45, count: 40)
+            ),
+            (
+                "a ping to an IPv6 address outside",
+                Packets.icmp6(
+                    [128, 0, 0, 0, 0, 0, 0, 0], from: Packets.address6(0xfec0, 0x15), to: Packets.address6(0x2001, 1))
+            ),
+            (
+                "a router's advertisement",
+                Packets.icmp6(
+                    [134, 0, 0, 0] + [UInt8](repeating: 0, count: 12), from: Packets.address6(0xfe80, 0x15),
+                    to: Packets.address6(0xff02, 1))
+            ),
+        ] as [(String, [UInt8])])
     func refuses(_ what: String, _ frame: [UInt8]) throws {
         let guest = try TestGuest()
         #expect(!guest.send(frame), "\(what)")
@@ -86,8 +90,13 @@ struct HostileFrameTests {
                     Packets.TCPFlags(rawValue: UInt8.random(in: 0...255, using: &noise) & ~5), payload,
                     options: options, window: Int.random(in: 0...65_535, using: &noise),
                     urgent: Int.random(in: 0...65_535, using: &noise))
-            case 7: frame = Packets.icmp6([133, 135, 136, 128].randomElement(using: &noise).map { [$0, 0, 0, 0] }! + payload, from: nobody, to: router)
-            case 8: frame = Packets.ipv6([6, 17, 58, 0, 44].randomElement(using: &noise)!, payload, from: nobody, to: router)
+            case 7:
+                frame = Packets.icmp6(
+                    [133, 135, 136, 128].randomElement(using: &noise).map { [$0, 0, 0, 0] }! + payload, from: nobody,
+                    to: router)
+            case 8:
+                frame = Packets.ipv6(
+                    [6, 17, 58, 0, 44].randomElement(using: &noise)!, payload, from: nobody, to: router)
             default:
                 frame = Packets.udp(546, 547, payload)
                 frame = Packets.ipv6(17, Array(frame[34...]), from: nobody, to: Packets.address6(0xff02, 2))

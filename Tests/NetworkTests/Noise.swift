@@ -13,4 +13,9 @@ struct Noise: RandomNumberGenerator {
     mutating func bytes(_ count: Int) -> [UInt8] {
         (0..<count).map { _ in UInt8(truncatingIfNeeded: next() >> 32) }
     }
+
+    static func bytes(seed: UInt64, _ count: Int) -> [UInt8] {
+        var noise = Noise(seed: seed)
+        return noise.bytes(count)
+    }
 }

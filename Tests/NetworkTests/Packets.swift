@@ -38,10 +38,10 @@ enum Packets {
         to + card + half(type) + payload
     }
 
-    static func arpRequest(for address: IPv4Address) -> [UInt8] {
+    static func arpRequest(for address: IPv4Address, from source: IPv4Address = guest) -> [UInt8] {
         ethernet(
             0x0806,
-            [0, 1, 8, 0, 6, 4, 0, 1] + card + word(guest.rawValue) + [0, 0, 0, 0, 0, 0] + word(address.rawValue),
+            [0, 1, 8, 0, 6, 4, 0, 1] + card + word(source.rawValue) + [0, 0, 0, 0, 0, 0] + word(address.rawValue),
             to: broadcast)
     }
 

@@ -4,15 +4,19 @@ import Network
 import Testing
 
 /// What a virtio-net device and the Guest behind it are to a back end.
-final class TestGuest {
+@safe final class TestGuest {
     let network: any NetworkBackend
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: FrameHeader.largestFrame, alignment: 8)
+    let takesSegments: Bool
     /// The header of the frame that came last.
     private(set) var lastHeader: [UInt8] = []
 
-    init(_ network: any NetworkBackend) throws {
+    init(
+        _ network: any NetworkBackend, offloads: NetworkOffloads? = nil, largestPacket: Int = FrameHeader.largestPacket
+    ) throws {
         self.network = network
-        try network.configure(network.offloads)
+        takesSegments = (offloads ?? network.offloads).contains(.guestTSO4)
+        try network.configure(offloads ?? network.offloads, largestPacket: largestPacket)
         try network.start()
     }
 
@@ -111,7 +115,15 @@ final class TestConnection {
         let end = 14 + Packets.half(frame, 16)
         let tcp = Array(frame[34..<end])
         let from = IPv4Address(rawValue: Packets.word(frame, 26))
-        #expect(Packets.checksum(Packets.pseudo(6, tcp.count, from, Packets.guest) + tcp) == [0, 0])
+        let pseudo = Packets.pseudo(6, tcp.count, from, Packets.guest)
+        if guest.lastHeader[0] & 1 != 0 {
+            // Segments put together: each piece's checksum is to be computed upon this.
+            #expect(Array(tcp[16..<18]) == Packets.half(Packets.sum(pseudo)))
+            #expect(guest.lastHeader == [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 1, 0])
+        } else {
+            #expect(Packets.checksum(pseudo + tcp) == [0, 0])
+            #expect(tcp.count <= 1480 || !guest.takesSegments)
+        }
         return Segment(
             flags: Packets.TCPFlags(rawValue: tcp[13]), sequence: Packets.word(tcp, 4),
             acknowledge: Packets.word(tcp, 8), payload: Array(tcp[(Int(tcp[12] >> 4) * 4)...]))
@@ -157,8 +169,8 @@ final class TestConnection {
     }
 }
 
-/// A socket of the host's on its loopback interface.
-final class HostSocket {
+/// A socket of the host's on its loopback interface. Any thread may use it, one may close it.
+final class HostSocket: @unchecked Sendable {
     /// Linux's SOCK_STREAM and SOCK_DGRAM.
     enum Kind: Int32 { case stream = 1, datagram }
 
@@ -209,7 +221,9 @@ final class HostSocket {
         return Int(UInt16(bigEndian: address.sin_port))
     }
 
-    func connect(_ port: Int) -> Bool { unsafe withAddress(port: port) { unsafe Glibc.connect(descriptor, $0, $1) } == 0 }
+    func connect(_ port: Int) -> Bool {
+        unsafe withAddress(port: port) { unsafe Glibc.connect(descriptor, $0, $1) } == 0
+    }
 
     func accept() -> HostSocket { HostSocket(descriptor: Glibc.accept(descriptor, nil, nil)) }
 
@@ -236,17 +250,38 @@ final class HostSocket {
         return bytes
     }
 
-    /// Answers the one who sent last, as UDP servers do.
+    /// Sends back what came, as echo servers do.
     func echo() -> [UInt8] {
-        var address = sockaddr_in()
+        let (request, sender) = receiveDatagram()
+        answer(request, to: sender)
+        return request
+    }
+
+    /// Sends a datagram, many times, to the one who sends the next one.
+    func answer(_ bytes: [UInt8], times: Int, pause: () -> Void) {
+        let (_, sender) = receiveDatagram()
+        for _ in 0..<times {
+            answer(bytes, to: sender)
+            pause()
+        }
+    }
+
+    private func receiveDatagram() -> (bytes: [UInt8], sender: sockaddr_in) {
+        var sender = sockaddr_in()
         var count = socklen_t(MemoryLayout<sockaddr_in>.size)
         var bytes = [UInt8](repeating: 0, count: 70_000)
-        return unsafe withUnsafeMutablePointer(to: &address) { pointer in
-            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                let length = unsafe recvfrom(descriptor, &bytes, bytes.count, 0, address, &count)
-                guard length >= 0 else { return [] }
-                _ = unsafe sendto(descriptor, bytes, length, 0, address, count)
-                return Array(bytes.prefix(length))
+        let length = unsafe withUnsafeMutablePointer(to: &sender) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                unsafe recvfrom(descriptor, &bytes, bytes.count, 0, $0, &count)
+            }
+        }
+        return (Array(bytes.prefix(max(0, length))), sender)
+    }
+
+    private func answer(_ bytes: [UInt8], to sender: sockaddr_in) {
+        _ = unsafe withUnsafePointer(to: sender) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                unsafe sendto(descriptor, bytes, bytes.count, 0, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
             }
         }
     }
