@@ -4,7 +4,7 @@ import Network
 import Testing
 
 struct TAPNetworkTests {
-    /// A TAP made for a test; gone with the last one who has it open.
+    /// A TAP made for a test, which has to remove it.
     private final class FreshTAP {
         let name = "roost\(UInt32.random(in: 0..<1_000_000))"
         private let ip = ["/usr/sbin/ip", "/sbin/ip", "/bin/ip"].first(where: Files.exists)
@@ -19,7 +19,8 @@ struct TAPNetworkTests {
             _ = try? Subprocess.run([ip, "link", "set", name, "up"])
         }
 
-        deinit { if let ip { _ = try? Subprocess.run([ip, "tuntap", "del", name, "mode", "tap"]) } }
+        /// Also while somebody has it open.
+        func remove() { if let ip { _ = try? Subprocess.run([ip, "link", "delete", name]) } }
     }
 
     @Test func saysHowToMakeOne() {
@@ -34,6 +35,7 @@ struct TAPNetworkTests {
             print("skipped: a TAP takes root, /dev/net/tun and ip")
             return
         }
+        defer { tap.remove() }
         let network = try TAPNetwork(name: tap.name)
         #expect(network.mtu == 1500)
         let guest = try TestGuest(network)
