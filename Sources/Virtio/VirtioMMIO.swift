@@ -66,7 +66,8 @@ package final class VirtioMMIO: BusDevice, @unchecked Sendable {
     ) throws(HostError) {
         let interrupts = Interrupts(line)
         self.interrupts = interrupts
-        transport = try VirtioTransport(device, memory: memory, raise: { interrupts.raise($0) }, isGuestAsleep: isGuestAsleep, note: note)
+        transport = try VirtioTransport(
+            device, memory: memory, raise: { interrupts.raise($0) }, isGuestAsleep: isGuestAsleep, note: note)
     }
 
     /// To the state after power-on.

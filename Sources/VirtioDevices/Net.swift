@@ -68,7 +68,10 @@ package final class Net: VirtioDevice, @unchecked Sendable {
 
     package func start(_ activation: DeviceActivation) throws(HostError) {
         let offloads = NetworkOffloads(rawValue: activation.features).intersection(backend.offloads)
-        try backend.configure(offloads)
+        // A driver that was told of none of these has buffers for plain Ethernet.
+        let large = Feature.mtu | Feature.mergeableBuffers | NetworkOffloads([.guestTSO4, .guestTSO6]).rawValue
+        try backend.configure(
+            offloads, largestPacket: activation.features & large == 0 ? 1500 : FrameHeader.largestPacket)
         try backend.start()
         if let queue = activation.queues[QueueIndex.receive] {
             let merges = activation.features & Feature.mergeableBuffers != 0

@@ -109,7 +109,7 @@ private final class EndlessNetwork: NetworkBackend, @unchecked Sendable {
     var readable: Int32 { event.rawValue }
     var statistics: NetworkStatistics { NetworkStatistics() }
 
-    func configure(_ accepted: NetworkOffloads) throws(HostError) {}
+    func configure(_ accepted: NetworkOffloads, largestPacket: Int) throws(HostError) {}
     func start() throws(HostError) {}
     func stop() {}
 

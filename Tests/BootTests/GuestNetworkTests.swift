@@ -1,0 +1,97 @@
+import HostInterface
+import Launcher
+import Testing
+
+/// The network inside the process, with a stock Guest on it.
+@Suite(.serialized) struct GuestNetworkTests {
+    private func run(_ options: [String], _ script: String, seconds: Int = 200) throws -> Subprocess.Result {
+        try Subprocess.run(
+            ["timeout", "\(seconds)", BootTests.command, "run"] + options + ["--", "sh", "-c", script])
+    }
+
+    private func text(_ result: Subprocess.Result) -> String { String(decoding: result.output, as: UTF8.self) }
+
+    @Test func theNetworkIsUpBeforeTheCommand() throws {
+        let result = try run(
+            ["--net", "user"],
+            """
+            ip addr show eth0 | grep -o 'inet [0-9./]*'; ip route | head -n 1; cat /etc/resolv.conf
+            ping -c 2 -q 10.0.2.2 | grep -o '[0-9]* packets received'
+            """)
+        #expect(result.status == 0, "\(result.errorText)")
+        let output = text(result)
+        #expect(output.contains("inet 10.0.2.15/24"), "\(output)")
+        #expect(output.contains("default via 10.0.2.2"))
+        #expect(output.contains("nameserver 10.0.2.3"))
+        #expect(output.contains("2 packets received"))
+    }
+
+    /// 100 MB in each direction; what arrives is what was sent.
+    @Test func muchDataArrivesAsItWas() throws {
+        // A pattern that repeats with no power of two.
+        let content = (0..<100_000_000).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 / 251) }
+        let server = try TestServer(sending: content)
+        let sink = try TestServer()
+        defer {
+            server.stop()
+            sink.stop()
+        }
+        let result = try run(
+            ["--net", "user", "--memory", "512M"],
+            """
+            nc 10.0.2.2 \(server.port) </dev/null >/tmp/content
+            wc -c </tmp/content
+            nc 10.0.2.2 \(sink.port) </tmp/content
+            """)
+        #expect(result.status == 0, "\(result.errorText)")
+        #expect(text(result) == "100000000\n")
+        var expected = TestServer.Received()
+        unsafe content.withUnsafeBytes { unsafe expected.add($0) }
+        // The last connection may end after the Guest has.
+        for _ in 0..<100 where sink.received.isEmpty { pause(milliseconds: 50) }
+        #expect(sink.received == [expected])
+    }
+
+    @Test func fiftyConnectionsAtOnce() throws {
+        let content = (0..<200_000).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 / 255) }
+        let server = try TestServer(sending: content)
+        defer { server.stop() }
+        let result = try run(
+            ["--net", "user"],
+            """
+            for i in $(seq 50); do nc 10.0.2.2 \(server.port) </dev/null >/tmp/got$i & done
+            wait
+            cat /tmp/got* | wc -c
+            md5sum /tmp/got* | cut -d' ' -f1 | sort | uniq -c | wc -l
+            """)
+        #expect(result.status == 0, "\(result.errorText)")
+        #expect(text(result).split(separator: "\n") == ["10000000", "1"], "\(text(result))")
+    }
+
+    @Test func aForwardedPortLeadsIntoTheGuest() throws {
+        // Somebody else may take the port between this and the Guest's start; not twice in a row.
+        let probe = try TestServer()
+        let port = probe.port
+        probe.stop()
+        let result = try Subprocess.run(
+            [
+                "timeout", "200", "bash", "-c",
+                """
+                \(BootTests.command) run --net user,forward=\(port == .max ? 20000 : port + 1):7 -- \
+                    sh -c 'echo here; nc -l -p 7 -e cat' | {
+                    read word
+                    for try in $(seq 50); do
+                        if exec 3<>/dev/tcp/127.0.0.1/\(port == .max ? 20000 : port + 1); then break; fi 2>/dev/null
+                        sleep 0.2
+                    done
+                    echo from the host >&3
+                    read answer <&3
+                    echo "$word: $answer"
+                }
+                """,
+            ])
+        #expect(text(result) == "here: from the host\n", "\(result.errorText)")
+    }
+
+    private func pause(milliseconds: Int) { _ = waitReadable([], milliseconds: Int32(milliseconds)) }
+}
