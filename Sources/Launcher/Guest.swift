@@ -74,7 +74,15 @@ final class Guest {
     }
 
     private func load(_ source: BootSource) throws {
-        try ACPITables(ACPIMachine(virtioSlots: Array(virtio.indices))).write(to: memory)
+        let machine = ACPIMachine(virtioSlots: Array(virtio.indices))
+        try ACPITables(machine).write(to: memory)
+        var source = source
+        let commandLine = KernelCommandLine(source.commandLine)
+        if commandLine.turnsACPIOff {
+            // Not asked, the kernel has to be told: of interrupts by a table, of devices by this line.
+            try MPTable(machine).write(to: memory)
+            source.commandLine = commandLine.naming(virtioSlots: machine.virtioSlots)
+        }
         let entry = try loadKernel(source, into: memory, rsdp: ACPITables.rsdp)
         vcpu.withState { entry.apply(to: &$0) }
     }

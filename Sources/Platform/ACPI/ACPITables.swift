@@ -18,7 +18,7 @@ package import HostInterface
 // slow (a PM timer calibration, a hunt for a keyboard, a probe for VGA) Linux
 // does not do where it is told the TSC's frequency and that there is none.
 
-/// What differs between our machines, as far as ACPI is concerned.
+/// What differs between our machines, as far as ACPI and the MP table are concerned.
 package struct ACPIMachine: Sendable {
     /// The local APICs' identifiers, in the order of the CPUs.
     package var apicIDs: [UInt32]

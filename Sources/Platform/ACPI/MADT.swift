@@ -10,7 +10,7 @@ enum MADT {
     /// PCAT_COMPAT: there is a pair of 8259s, to be masked.
     private static let hasPIC: UInt32 = 1
     /// MPS INTI flags: active high, level-triggered.
-    private static let levelHigh: UInt16 = 1 | 3 << 2
+    static let levelHigh: UInt16 = 1 | 3 << 2
 
     static func build(_ machine: ACPIMachine) -> [UInt8] {
         var body = WireBytes()

@@ -33,7 +33,7 @@ package final class IOAPIC: BusDevice, Sendable {
         static let writable: UInt64 = 0xff00_0000_0001_afff
     }
 
-    private static let version: UInt32 = 0x20 | UInt32(MemoryMap.ioAPICPins - 1) << 16
+    static let version: UInt32 = 0x20 | UInt32(MemoryMap.ioAPICPins - 1) << 16
 
     private let state = Mutex(State())
     private let bus: APICBus
