@@ -108,7 +108,8 @@ let package = Package(
 
         // The part of `make bench` that looks inside the engine.
         .executableTarget(
-            name: "RoostBench", dependencies: ["Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            name: "RoostBench",
+            dependencies: ["Interpreter", "Launcher", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
             path: "Benchmarks/RoostBench", swiftSettings: settings),
 
         tests("CPUOracle", ["CPUOracle"]),

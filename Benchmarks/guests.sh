@@ -1,5 +1,6 @@
 # How `make bench` makes and starts its guests. Sourced by Benchmarks/run, which sets
-# $roost, $memory, $out and $limit, and $machine for QEMU.
+# $roost, $memory, $out and $limit, and $machine for QEMU. What only some guests have is
+# in $append, $initramfs and $devices.
 
 append='console=ttyS0 quiet panic=-1 mitigations=off'
 
@@ -19,21 +20,25 @@ cpio_file() { # inode file name
     cat "$2"
     head -c $(((4 - bytes % 4) % 4)) /dev/zero
 }
-make_initramfs() {
-    cpio_file 1 "$out/workload" init
-    cpio_file 2 "$out/busybox" busybox
+make_initramfs() { # file name…
+    local inode=0
+    while [ $# -gt 0 ]; do
+        inode=$((inode + 1))
+        cpio_file $inode "$1" "$2"
+        shift 2
+    done
     cpio_header 0 0 0 'TRAILER!!!'
 }
 
 # Debian's kernel and busybox, out of Roost's cache of packages; a boot fills the cache.
 find_packages() {
-    local cache package
     "$roost" run -- true </dev/null || die 'Roost does not boot'
     if [ -n "${ROOST_CACHE:-}" ]; then cache=$ROOST_CACHE
     elif [ -n "${XDG_CACHE_HOME:-}" ]; then cache=$XDG_CACHE_HOME/roost
     else cache=${HOME:-/tmp}/.cache/roost; fi
     package=$(cat "$cache/packages/linux-image-cloud-amd64.name")
-    kernel=${BENCH_KERNEL:-$(ls "$cache/packages/$package"/boot/vmlinuz-* | tail -1)}
+    package=$cache/packages/$package
+    kernel=${BENCH_KERNEL:-$(ls "$package"/boot/vmlinuz-* | tail -1)}
     busybox=$cache/packages/busybox-static/bin/busybox
     [ -f "$busybox" ] || busybox=$cache/packages/busybox-static/usr/bin/busybox
 }
@@ -41,11 +46,12 @@ find_packages() {
 # MARK: Starting guests
 
 # Both leave a command in the array `guest`: the same kernel, initramfs, command line and memory.
+initramfs=$out/initramfs devices=()
 roost_guest() { # engine words-for-the-workload…
     local engine=$1
     shift
     guest=("$roost" run --engine "$engine" --memory "$memory"
-        --kernel "$kernel" --initrd "$out/initramfs" --append "$append -- $*")
+        --kernel "$kernel" --initrd "$initramfs" --append "$append -- $*" "${devices[@]}")
 }
 # Guest RAM in a file of its own, as Roost has it: so the two's other memory can be told from it alike.
 qemu_guest() { # cpu words-for-the-workload…
@@ -54,7 +60,7 @@ qemu_guest() { # cpu words-for-the-workload…
     guest=(qemu-system-x86_64 -M "$machine,memory-backend=ram" -accel tcg -cpu "$cpu" -m "$memory"
         -object "memory-backend-memfd,id=ram,size=$memory,share=on"
         -nodefaults -no-user-config -display none -no-reboot -serial stdio
-        -kernel "$kernel" -initrd "$out/initramfs" -append "$append -- $*")
+        -kernel "$kernel" -initrd "$initramfs" -append "$append -- $*" "${devices[@]}")
 }
 
 # Runs a workload to its end. Leaves "result NAME NANOSECONDS" lines in FILE, the
@@ -94,17 +100,15 @@ end_guest() {
 }
 trap end_guest EXIT
 
-# The same for QEMU, which may hang: with up to five tries, which are counted.
+# The same for QEMU's guest, which may hang: with up to five tries, which are counted.
 boots=0 hung_boots=0
-measure_qemu() { # file cpu words…
-    local file=$1 try
-    shift
+insist() { # measure file
+    local try
     for try in 1 2 3 4 5; do
-        qemu_guest "$@"
         boots=$((boots + 1))
-        measure "$file" "${guest[@]}" && return
+        "$1" "$2" "${guest[@]}" && return
         hung_boots=$((hung_boots + 1))
-        say "QEMU did not come to the end ($(tail -1 "$file.errors"))"
+        say "QEMU did not come to the end ($(tail -1 "$2.errors"))"
     done
     return 1
 }

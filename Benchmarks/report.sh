@@ -38,21 +38,20 @@ verdict() { awk -v v="$1" -v goal="$2" -v more="$3" 'BEGIN { print v == "-" ? "�
 # MARK: Tables
 
 report() {
-    report_conditions
+    report_conditions "$runs" "$machine"
     echo; report_race
     echo; report_engine
     echo; report_rest
     echo; report_interpreter
 }
 
-report_conditions() {
+report_conditions() { # runs machine
     echo "Measured by \`make bench\` on $(date -u +%Y-%m-%d): $(grep -m1 'model name' /proc/cpuinfo | sed 's/.*: //'), $(nproc) cores,"
     echo "Linux $(uname -r), engine \`$engine\`, kernel \`$(basename "$kernel")\`, guests of $memory, commit $(git rev-parse --short HEAD 2>/dev/null || echo none)."
-    echo "Medians of $runs runs, turn by turn; the machine's load was $load_before before and $load_after after."
+    echo "Medians of $1 runs, turn by turn; the machine's load was $load_before before and $load_after after."
     [ $have_qemu = yes ] || { echo 'There is no QEMU here to compare with.'; return; }
-    echo "$(qemu-system-x86_64 --version | head -1), \`-M $machine -accel tcg\`, the better of \`-cpu max\` and \`-cpu qemu64\` row by row;"
+    echo "$(qemu-system-x86_64 --version | head -1), \`-M $2 -accel tcg\`, $qemu_cpus;"
     echo "$hung_boots of its $boots boots hung or failed, and were repeated."
-    if [ "$machine" != "${BENCH_MACHINE:-microvm}" ]; then echo "Its \`microvm\` hung or failed five times in a row."; fi
 }
 
 report_race() {
@@ -164,6 +163,34 @@ vector-memory|ADDPS from memory
 EVENTS
 }
 
+report_devices() {
+    local name text unit promised
+    report_conditions "$device_runs" "$device_machine"
+    echo
+    echo 'Both have virtio-mmio, a plain file as their disk, libslirp or a TAP of their own as their network;'
+    echo "$without"
+    echo
+    echo '| work, through devices | time for one | QEMU TCG | Roost | TCG ÷ Roost | promised | |'
+    echo '|---|---|--:|--:|--:|--:|---|'
+    while IFS='|' read -r name text unit promised; do
+        device_line "$name" "$text" "$unit" "$promised"
+    done < <(grep -v '^#' Benchmarks/device-rows)
+    echo
+    echo '| interrupts for one request | QEMU TCG | Roost | promised | |'
+    echo '|---|--:|--:|--:|---|'
+    while IFS='|' read -r name text _; do
+        case $name in *-32) ;; *) continue ;; esac
+        echo "| $text | $(present "$(figure device-qemu "irq-$name")" %.3f) | $(present "$(figure device-roost "irq-$name")" %.3f)" \
+            "| ≤ 0.2 | $(verdict "$(figure device-roost "irq-$name")" 0.2 ≤) |"
+    done < <(grep -v '^#' Benchmarks/device-rows)
+}
+device_line() { # name text unit promised
+    local roost_time tcg
+    roost_time=$(figure device-roost "$1") tcg=$(figure device-qemu "$1")
+    echo "| $2 | $3 | $(pretty "$tcg") | $(pretty "$roost_time") | $(ratio "$tcg" "$roost_time") | ≥ $4" \
+        "| $(verdict "$(calculate 'a / b' "$tcg" "$roost_time")" "$4" ≥) |"
+}
+
 # MARK: Where it goes
 
 # At a terminal, columns under each other.
@@ -174,11 +201,11 @@ show() { # report
         { close("column -t -s \"|\""); print }' "$1"
 }
 
-# Between the two marks.
-write_to_specification() { # report
-    awk -v report="$1" '
-        /^<!-- measured -->$/ { print; print ""; while ((getline line < report) > 0) print line; print ""; skip = 1; next }
-        /^<!-- end of measured -->$/ { skip = 0 }
+# Between the two marks of the part.
+write_to_specification() { # part report
+    awk -v part="$1" -v report="$2" '
+        $0 == "<!-- measured: " part " -->" { print; print ""; while ((getline line < report) > 0) print line; print ""; skip = 1; next }
+        $0 == "<!-- end of measured: " part " -->" { skip = 0 }
         !skip' SPECIFICATION.md >"$out/SPECIFICATION.md"
     cp "$out/SPECIFICATION.md" SPECIFICATION.md
 }

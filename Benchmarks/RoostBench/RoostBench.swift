@@ -1,5 +1,6 @@
 import HostInterface
 import Interpreter
+import Launcher
 import VirtualCPU
 import X86
 
@@ -12,11 +13,20 @@ import X86
 // the same rounds again at full speed, by the clock.
 
 /// RoostBench IMAGE: lines "mips VALUE" and "event NAME NANOSECONDS".
+/// RoostBench initramfs KERNEL-PACKAGE BUSYBOX: what `roost run` makes for a disk and a network, for others to boot with too.
+/// RoostBench tsc: the time stamp counter's kHz, here and in guests.
 @main struct RoostBench {
     static func main() {
         do {
             let arguments = CommandLine.arguments
-            guard arguments.count == 2 else { throw HostError("usage: RoostBench IMAGE") }
+            if arguments.count == 4, arguments[1] == "initramfs" {
+                return try writeInitramfs(package: arguments[2], busybox: arguments[3])
+            }
+            guard arguments.count == 2 else {
+                throw HostError(
+                    "usage: RoostBench IMAGE | RoostBench initramfs KERNEL-PACKAGE BUSYBOX | RoostBench tsc")
+            }
+            if arguments[1] == "tsc" { return print(HostClock.timeStampFrequency / 1000) }
             let image = try readFile(arguments[1])
             print("mips \(try millionsPerSecond(image))")
             try Events.measure()
@@ -24,6 +34,12 @@ import X86
             StandardStream.error.write("RoostBench: \(error)\n")
             endProcess(status: 1)
         }
+    }
+
+    private static func writeInitramfs(package: String, busybox: String) throws {
+        let modules = try KernelModules(root: package).resolve(["virtio_mmio", "virtio_blk", "virtio_net"])
+        StandardStream.output.write(
+            InitialRAMDisk.build(session: Session(kind: .piped), busybox: try readFile(busybox), modules: modules))
     }
 
     private static func millionsPerSecond(_ image: [UInt8]) throws -> Double {
