@@ -1,3 +1,4 @@
+import Glibc
 import HostInterface
 import Testing
 
@@ -52,6 +53,48 @@ import Testing
             try Command.run("run", "--kernel", "debian:No Such Package"), status: 1, naming: "No Such Package")
     }
 
+    /// Before anything is fetched or run, and with nothing created or changed.
+    @Test func disks() throws {
+        func refused(_ disk: String, status: Int32 = 1, _ words: String...) throws {
+            let result = try Command.run("run", "--kernel", "/nonexistent/vmlinuz", "--disk", disk)
+            expectOneLine(result, status: status, naming: "")
+            for word in words { #expect(result.errorText.contains(word), "\(result.errorText)") }
+        }
+        try refused("/nonexistent/disk", "/nonexistent/disk", "No such file")
+        try refused("/etc", "/etc", "folder")
+        try refused("/dev/null", "/dev/null")
+        try refused("", status: 64, "--disk")
+        try refused("disk,format=vmdk", status: 64, "--disk", "vmdk", "qcow2")
+        try refused("disk,frob", status: 64, "--disk", "frob")
+        try refused("disk,serial=twenty-one-characters", status: 64, "serial")
+        #expect(!Files.exists("/nonexistent/disk"))
+        try withFile([UInt8](repeating: 0, count: 1000)) {
+            try refused($0, $0, "512")
+            #expect(try readFile($0).count == 1000)
+        }
+        try withFile([]) { try refused($0, $0, "empty") }
+        // A qcow2 by its first bytes, which a Guest could have written.
+        try withFile([0x51, 0x46, 0x49, 0xfb, 0, 0, 0, 3] + [UInt8](repeating: 0, count: 1016)) {
+            try refused($0, $0)
+        }
+    }
+
+    @Test func networksAndConsoles() throws {
+        func refused(_ option: String, _ value: String, status: Int32, _ words: String...) throws {
+            let result = try Command.run("run", "--kernel", "/nonexistent/vmlinuz", option, value)
+            expectOneLine(result, status: status, naming: "")
+            for word in words { #expect(result.errorText.contains(word), "\(result.errorText)") }
+        }
+        try refused("--net", "wifi", status: 64, "--net", "wifi", "user")
+        try refused("--net", "user,forward=80", status: 64, "forward=80")
+        try refused("--net", "user,forward=99999:22", status: 64, "99999")
+        try refused("--net", "tap=", status: 64, "tap")
+        try refused("--net", "tap=roost-nosuch", status: 1, "roost-nosuch", "ip tuntap add")
+        try refused("--console", "tty9", status: 64, "--console", "tty9", "hvc0")
+        let busy = try Listener()
+        try refused("--net", "user,forward=\(busy.port):22", status: 1, "\(busy.port)", "in use")
+    }
+
     /// Before anything is fetched or run.
     @Test func profilesThatCannotBeWritten() throws {
         for path in ["/nonexistent/profile", "/etc"] {
@@ -83,12 +126,35 @@ import Testing
         let text = String(decoding: help.output, as: UTF8.self)
         for option in [
             "--kernel", "--initrd", "--append", "--memory", "--engine", "--no-reboot", "--verbose", "--profile",
-            "--symbols",
-            "Ctrl-A",
+            "--symbols", "--disk", "--net", "--console", "--rng", "Ctrl-A",
         ] {
             #expect(text.contains(option))
         }
         let version = try Command.run("--version")
         #expect(version.status == 0 && String(decoding: version.output, as: UTF8.self).hasPrefix("roost "))
     }
+}
+
+/// A TCP port of 127.0.0.1 that is taken.
+private final class Listener {
+    let port: UInt16
+    private let descriptor: Int32
+
+    init() throws {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let number = descriptor
+        let bound = unsafe withUnsafeMutableBytes(of: &address) { bytes in
+            let pointer = unsafe bytes.assumingMemoryBound(to: sockaddr.self).baseAddress
+            return unsafe bind(number, pointer, length) == 0 && listen(number, 1) == 0
+                && getsockname(number, pointer, &length) == 0
+        }
+        port = UInt16(bigEndian: address.sin_port)
+        try #require(bound)
+    }
+
+    deinit { close(descriptor) }
 }
