@@ -20,7 +20,16 @@ DEPENDENCIES := \
 	$(INCLUDE)/slirp/libslirp.h:libslirp-dev
 MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
 
-.PHONY: help deps swift build run test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 check contents format clean $(CHAPTERS) Beer
+# What `make debian` needs besides: each target's own list reaches the targets that it depends on.
+debian: DEPENDENCIES += \
+	/usr/bin/mmdebstrap:mmdebstrap \
+	/usr/bin/fakeroot:fakeroot \
+	/usr/bin/fakechroot:fakechroot \
+	/usr/bin/newuidmap:uidmap \
+	/sbin/mke2fs:e2fsprogs \
+	/usr/bin/ssh-keygen:openssh-client
+
+.PHONY: help deps swift build run debian test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -59,6 +68,9 @@ build: deps ## builds the command, optimized: .build/release/roost
 
 run: build ## boots Debian's cloud kernel to a shell (ARGS='--verbose -- uname -a')
 	@.build/release/roost run $(ARGS)
+
+debian: build ## a disk with a whole Debian, debian.ext4 (DISK=FILE, SIZE=2G, PACKAGES='fio dbench')
+	@tools/make-debian $(if $(SIZE),--size '$(SIZE)') $(if $(PACKAGES),--packages '$(PACKAGES)') $(if $(KERNEL),--kernel '$(KERNEL)') '$(or $(DISK),debian.ext4)'
 
 test: deps ## builds and runs all tests
 	$(SWIFT) build -c release --build-tests $(FLAGS)
