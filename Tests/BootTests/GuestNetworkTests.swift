@@ -69,19 +69,17 @@ import Testing
     }
 
     @Test func aForwardedPortLeadsIntoTheGuest() throws {
-        // Somebody else may take the port between this and the Guest's start; not twice in a row.
-        let probe = try TestServer()
-        let port = probe.port
-        probe.stop()
+        // Somebody else may take it before the Guest does; not twice in a row.
+        let port = try TestServer.freePort()
         let result = try Subprocess.run(
             [
                 "timeout", "200", "bash", "-c",
                 """
-                \(BootTests.command) run --net user,forward=\(port == .max ? 20000 : port + 1):7 -- \
+                \(BootTests.command) run --net user,forward=\(port):7 -- \
                     sh -c 'echo here; nc -l -p 7 -e cat' | {
                     read word
                     for try in $(seq 50); do
-                        if exec 3<>/dev/tcp/127.0.0.1/\(port == .max ? 20000 : port + 1); then break; fi 2>/dev/null
+                        if exec 3<>/dev/tcp/127.0.0.1/\(port); then break; fi 2>/dev/null
                         sleep 0.2
                     done
                     echo from the host >&3

@@ -44,6 +44,13 @@ final class TestServer: @unchecked Sendable {
 
     deinit { close(listener) }
 
+    /// A port that nobody had a moment ago.
+    static func freePort() throws -> UInt16 {
+        let server = try TestServer()
+        server.stop()
+        return server.port
+    }
+
     /// What has been received by connections that have ended.
     var received: [Received] { seen.withLock { $0 } }
 
