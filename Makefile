@@ -30,6 +30,7 @@ debian: DEPENDENCIES += \
 	/usr/bin/ssh-keygen:openssh-client
 
 .PHONY: help deps swift build run debian test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run test test-thorough test-threads bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -76,9 +77,15 @@ test: deps ## builds and runs all tests
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	$(SWIFT) test -c release --skip-build $(FLAGS)
 
-test-thorough: deps ## the same with ten times the random cases, longer fuzzing, and a guest under stress
+test-thorough: deps ## the same with ten times the random cases, longer fuzzing, a guest under stress, and test-threads
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	ROOST_CASES=3000000 ROOST_FUZZ_SECONDS=120 ROOST_STRESS_SECONDS=20 $(SWIFT) test -c release --skip-build $(FLAGS)
+	$(MAKE) test-threads
+
+test-threads: deps ## virtio devices and their drivers under the thread sanitizer
+	ROOST_TESTS=Virtio $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
+	ROOST_TESTS=Virtio TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
+	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter Virtio $(FLAGS)
 
 bench: build ## measures, and writes the figures to SPECIFICATION.md
 	@if [ -x Benchmarks/run ]; then Benchmarks/run; else echo 'make: nothing to measure yet (Benchmarks/run)' >&2; exit 1; fi
@@ -116,7 +123,7 @@ format: ## formats the Swift sources
 	$(SWIFT) format --in-place --recursive Sources Tests Benchmarks Package.swift
 
 clean: ## removes what was built
-	rm -rf .build .build-fuzz
+	rm -rf .build .build-fuzz .build-tsan
 
 $(CHAPTERS):
 	@tools/extract $@

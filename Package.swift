@@ -90,10 +90,14 @@ let package = Package(
         tests(
             "PlatformBoot",
             ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface", "CLZ4", "CZstd", "CLZMA", "CZlib"]),
+        // What the thread sanitizer must be told (make test-thorough).
+        .target(name: "CSanitizer", path: "Tests/CSanitizer", exclude: ["suppressions"]),
         // The driver's side of virtio, and the devices that it is let loose on.
         .target(
             name: "VirtioTesting",
-            dependencies: ["VirtioDevices", "Virtio", "Network", "Storage", "Platform", "GuestMemory", "HostInterface"],
+            dependencies: [
+                "CSanitizer", "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "GuestMemory", "HostInterface",
+            ],
             path: "Tests/VirtioTesting", swiftSettings: settings),
         tests(
             "Virtio",
@@ -117,6 +121,12 @@ let package = Package(
     ]
 )
 //:
+
+// A build for a sanitizer takes long, and is made for a few tests:
+// ROOST_TESTS=Virtio,Network leaves the others out.
+if let wanted = Context.environment["ROOST_TESTS"]?.split(separator: ",") {
+    package.targets.removeAll { $0.type == .test && !wanted.contains($0.name.dropLast("Tests".count)) }
+}
 
 // Fuzz targets link with libFuzzer's own main and exist only where asked for:
 // ROOST_FUZZ=1 swift build --sanitize fuzzer (see Fuzz/README.md).

@@ -2,14 +2,14 @@ internal import Virtio
 internal import VirtioDevices
 
 extension TestedDevice {
-    package static let consoleOut = TestedDevice("console out", queue: 1, request: .print, cases: consoleCases) {
+    package static let consoleOut = TestedDevice("console-out", queue: 1, request: .print, cases: consoleCases) {
         let console = Console()
         console.onPrint { bytes in precondition(bytes.count <= 1 << 16) }
         return console
     }
 
     /// As much is typed as there is room for, whenever the driver notifies.
-    package static let consoleIn = TestedDevice("console in", request: .typed, answersAll: false) {
+    package static let consoleIn = TestedDevice("console-in", request: .typed, answersAll: false) {
         Console()
     } nudge: {
         _ = ($0 as? Console)?.receive([UInt8](repeating: 0x78, count: Console.mostPending))

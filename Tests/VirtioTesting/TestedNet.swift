@@ -4,15 +4,15 @@ internal import Virtio
 internal import VirtioDevices
 
 extension TestedDevice {
-    package static let netOut = TestedDevice("net out", queue: 1, request: .arp, cases: netCases) {
+    package static let netOut = TestedDevice("net-out", queue: 1, request: .arp, cases: netCases) {
         Net(try EndlessNetwork())
     }
     /// The same with a network behind it.
-    package static let userNet = TestedDevice("user net", queue: 1, request: .arp, cases: netCases) {
+    package static let userNet = TestedDevice("user-net", queue: 1, request: .arp, cases: netCases) {
         Net(try UserNetwork())
     }
     /// A driver's buffers may have to wait for others that make a frame's room.
-    package static let netIn = TestedDevice("net in", request: .frame, answersAll: false) { Net(try EndlessNetwork()) }
+    package static let netIn = TestedDevice("net-in", request: .frame, answersAll: false) { Net(try EndlessNetwork()) }
 
     // MARK: Rule 17
 

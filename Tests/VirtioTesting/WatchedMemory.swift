@@ -16,9 +16,14 @@ package final class WatchedMemory {
     package init(byteCount: Int) throws {
         self.byteCount = byteCount
         memory = try GuestMemory(byteCount: UInt64(byteCount))
-        let pattern = (0..<4096).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 4 | 1) }
-        expected.reserveCapacity(byteCount)
-        for _ in 0..<byteCount / 4096 { expected += pattern }
+        let page = (0..<4096).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 4 | 1) }
+        expected = unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, count in
+            for start in stride(from: 0, to: byteCount, by: page.count) {
+                unsafe UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(buffer)[start...])
+                    .copyBytes(from: page)
+            }
+            count = byteCount
+        }
         try memory.write(expected, at: GuestPhysicalAddress(0))
     }
 
@@ -26,11 +31,20 @@ package final class WatchedMemory {
 
     package func write(_ bytes: [UInt8], at address: UInt64) throws {
         try memory.write(bytes, at: GuestPhysicalAddress(address))
-        expected.replaceSubrange(Int(address)..<Int(address) + bytes.count, with: bytes)
+        unsafe expected.withUnsafeMutableBytes {
+            unsafe UnsafeMutableRawBufferPointer(rebasing: $0[Int(address)...]).copyBytes(from: bytes)
+        }
     }
 
     package func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at address: UInt64) throws {
-        try write((0..<MemoryLayout<T>.size).map { UInt8(truncatingIfNeeded: value >> T($0 * 8)) }, at: address)
+        try memory.store(value.littleEndian, at: GuestPhysicalAddress(address))
+        note(value.littleEndian, at: address)
+    }
+
+    private func note<T: BitwiseCopyable>(_ value: T, at address: UInt64) {
+        unsafe expected.withUnsafeMutableBytes {
+            unsafe $0.storeBytes(of: value, toByteOffset: Int(address), as: T.self)
+        }
     }
 
     package func load<T: BitwiseCopyable>(at address: UInt64, as type: T.Type) throws -> T {
@@ -47,8 +61,7 @@ package final class WatchedMemory {
         // ORDERING: a driver's write barrier before it moves an index, and in
         // this one's case also the full one after.
         try unsafe shared(address).pointee.store(value, ordering: .sequentiallyConsistent)
-        expected[Int(address)] = UInt8(truncatingIfNeeded: value)
-        expected[Int(address) + 1] = UInt8(truncatingIfNeeded: value >> 8)
+        note(value, at: address)
     }
 
     package func loadShared(at address: UInt64) throws -> UInt16 {
@@ -81,7 +94,14 @@ package final class WatchedMemory {
     /// What has been changed without leave. The device is at rest.
     package func strayWrites() throws -> [Range<Int>] {
         var found = try read(0, count: byteCount)
-        for range in allowed { found.replaceSubrange(range, with: expected[range]) }
+        unsafe found.withUnsafeMutableBytes { found in
+            unsafe expected.withUnsafeBytes { expected in
+                for range in allowed {
+                    unsafe UnsafeMutableRawBufferPointer(rebasing: found[range])
+                        .copyBytes(from: UnsafeRawBufferPointer(rebasing: expected[range]))
+                }
+            }
+        }
         if found == expected { return [] }
         var stray: [Range<Int>] = []
         for address in 0..<byteCount where found[address] != expected[address] {

@@ -52,7 +52,7 @@ import VirtioTesting
         let driver = try GuestDriver(device)
         try driver.bringUp()
         let fire = Fire()
-        let rounds = 100_000
+        let rounds = 30_000
         let gunner = try HostThread(name: "gunner") {
             for round in 1...rounds {
                 while fire.round.load(ordering: .acquiring) < round {}
