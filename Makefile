@@ -31,6 +31,7 @@ debian: DEPENDENCIES += \
 
 .PHONY: help deps swift build run debian test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
 .PHONY: help deps swift build run test test-thorough test-threads bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run test test-thorough test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-virtio check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -111,6 +112,13 @@ fuzz-qcow2: deps ## disk images under libFuzzer (SECONDS=60)
 	@mkdir -p fuzz-out/qcow2
 	.build-fuzz/release/FuzzQcow2 -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
 		-max_len=32768 -artifact_prefix=fuzz-out/ fuzz-out/qcow2 Fuzz/Qcow2/seeds
+fuzz-virtio: deps ## the driver's side of each virtio device under libFuzzer (SECONDS=60 for each, DEVICES='queue rng')
+	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzVirtio
+	@for device in $(or $(DEVICES),queue echo rng block qcow2-block console-out console-in net-out net-in user-net); do \
+		mkdir -p fuzz-out/$$device; \
+		DEVICE=$$device .build-fuzz/release/FuzzVirtio -max_total_time=$(or $(SECONDS),60) -max_len=1024 \
+			-artifact_prefix=fuzz-out/ fuzz-out/$$device || exit 1; \
+	done
 
 check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages
 	$(SWIFT) build -c release --build-tests -Xswiftc -warnings-as-errors

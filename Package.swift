@@ -131,7 +131,7 @@ if let wanted = Context.environment["ROOST_TESTS"]?.split(separator: ",") {
 // Fuzz targets link with libFuzzer's own main and exist only where asked for:
 // ROOST_FUZZ=1 swift build --sanitize fuzzer (see Fuzz/README.md).
 if Context.environment["ROOST_FUZZ"] != nil {
-    package.targets.append(
+    func fuzzer(_ subject: String, _ dependencies: [Target.Dependency]) -> Target {
         .executableTarget(
             name: "FuzzBoot", dependencies: ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"],
             path: "Fuzz/Boot",
@@ -140,4 +140,11 @@ if Context.environment["ROOST_FUZZ"] != nil {
         .executableTarget(
             name: "FuzzQcow2", dependencies: ["Storage", "HostInterface"], path: "Fuzz/Qcow2",
             swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
+            name: "Fuzz" + subject, dependencies: dependencies, path: "Fuzz/" + subject,
+            swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])])
+    }
+    package.targets += [
+        fuzzer("Boot", ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"]),
+        fuzzer("Virtio", ["VirtioTesting", "Virtio", "HostInterface"]),
+    ]
 }
