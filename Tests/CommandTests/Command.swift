@@ -61,7 +61,7 @@ final class PseudoTerminal {
 /// The smallest of kernels: a multiboot header and a few instructions of
 /// 32-bit code, at 1 MiB.
 enum TinyKernel: String, CaseIterable {
-    case powersOff, exits, dies, resets, prints
+    case powersOff, exits, dies, resets, prints, looksAround
 
     var code: [UInt8] {
         switch self {
@@ -75,6 +75,18 @@ enum TinyKernel: String, CaseIterable {
         case .resets: [0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe]
         // 'h' and a newline to COM1; cli; hlt
         case .prints: [0x66, 0xba, 0xf8, 0x03, 0xb0, 0x68, 0xee, 0xb0, 0x0a, 0xee, 0xfa, 0xf4, 0xeb, 0xfd]
+        case .looksAround:
+            [
+                // Its command line to COM1: mov 16(%ebx), %esi; mov $0x3f8, %dx;
+                // 1: lodsb; test %al, %al; jz 2f; out %al, %dx; jmp 1b
+                0x8b, 0x73, 0x10, 0x66, 0xba, 0xf8, 0x03, 0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8,
+                // Is there an MP table? 2: mov $0xf0000, %esi; 3: cmpl $"_MP_", (%esi); je 4f; add $16, %esi;
+                // cmp $0x100000, %esi; jb 3b
+                0xbe, 0x00, 0x00, 0x0f, 0x00, 0x81, 0x3e, 0x5f, 0x4d, 0x50, 0x5f, 0x74, 0x0f, 0x83, 0xc6, 0x10,
+                0x81, 0xfe, 0x00, 0x00, 0x10, 0x00, 0x72, 0xed,
+                // 0, or its revision, to the exit port: xor %eax, %eax; jmp 5f; 4: mov 9(%esi), %al; 5: out %al, $0xf4
+                0x31, 0xc0, 0xeb, 0x03, 0x8a, 0x46, 0x09, 0xe6, 0xf4, 0xeb, 0xfe,
+            ]
         }
     }
 

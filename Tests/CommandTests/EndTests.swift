@@ -34,6 +34,29 @@ import Testing
     }
 }
 
+/// What a Guest is told of its machine where it will not look at the ACPI tables.
+@Suite struct WithoutACPITests {
+    private func look(_ line: String) throws -> Subprocess.Result {
+        try TinyKernel.looksAround.withFile {
+            try Subprocess.run(["timeout", "20", Command.path, "run", "--kernel", $0, "--append", line])
+        }
+    }
+
+    @Test func thereIsAnMPTableAndTheDevicesAreNamed() throws {
+        let result = try look("acpi=off -- for init")
+        #expect(result.status == 4 * 2 + 1, "\(result.errorText)")
+        let line = String(decoding: result.output, as: UTF8.self)
+        #expect(line.hasSuffix(" acpi=off virtio_mmio.device=4K@0xd0000000:16 -- for init"), "\(line)")
+    }
+
+    @Test func withACPIThereIsNeither() throws {
+        let result = try look("acpi=strict")
+        #expect(result.status == 1, "\(result.errorText)")
+        let line = String(decoding: result.output, as: UTF8.self)
+        #expect(line.hasSuffix(" acpi=strict"), "\(line)")
+    }
+}
+
 /// The terminal is the user's again, whatever happens.
 @Suite(.serialized) struct TerminalTests {
     /// Runs a Guest that prints and then sleeps for ever, with the terminal
