@@ -200,9 +200,21 @@ package enum InitialRAMDisk {
         cd /root
 
         # The line to the Host, and the user's. Open from now on, so that their settings stay.
-        exec 9<>/dev/ttyS3 8<>$user
+        exec 9<>/dev/ttyS3
         stty -F /dev/ttyS3 115200 raw -echo
         tell() { echo "$1" >&9; }
+        # A device that is opened before it is there becomes a file, which takes all output and shows none.
+        for try in 1 2 3 4 5 6 7 8 9 10; do
+            [ -c $user ] && break
+            sleep 0.1
+        done
+        if ! [ -c $user ]; then
+            tell ready
+            echo "roost: the guest's kernel has no $user: it found no such device, or has no driver for it" >/dev/ttyS2
+            tell "exit 70"
+            poweroff -f
+        fi
+        exec 8<>$user
 
         if [ $kind = terminal ]; then
             stty -F $user 115200 sane crtscts erase '^?' rows $rows cols $columns

@@ -84,6 +84,15 @@ import Testing
         #expect(text.contains("out to port 0x3f8") && text.contains("#PF") && text.contains("vector 0xec"))
     }
 
+    /// Debian's kernel has no way to find a virtio device but ACPI; a user's terminal among them is missed at once.
+    @Test func withoutACPIThereAreNoDevices() throws {
+        let plain = try run(["--append", "acpi=off", "--", "ls", "/sys/bus/virtio/devices"])
+        #expect(plain.status == 0 && plain.output == [], "\(plain.errorText)")
+        let console = try run(["--append", "acpi=off", "--console", "hvc0", "--", "echo", "hi"])
+        #expect(console.status == 70 && console.output == [])
+        #expect(console.errorText.contains("has no /dev/hvc0"), "\(console.errorText)")
+    }
+
     @Test func aPanicIsADeath() throws {
         let result = try run(["--append", "console=ttyS0 panic=-1 rdinit=/none root=/dev/none"])
         #expect(result.status == 70)
