@@ -5,8 +5,9 @@
 # Roost's own initramfs is everybody's: its /init boots the Debian, and
 # guest/devices, put on top of it, does all the rest.
 
-device_runs=${BENCH_RUNS:-3} device_seconds=${BENCH_SECONDS:-2}
-device_machine=microvm
+device_runs=${BENCH_RUNS:-3} device_seconds=${BENCH_SECONDS:-1}
+device_cpus='max qemu64'
+[ $have_qemu = yes ] || device_cpus=
 address=192.0.2.2 router=192.0.2.1 tap_port=7
 
 # MARK: What there is
@@ -19,15 +20,14 @@ ROOST=$roost tools/make-debian --size 2G --packages fio "$image" >&2 || have_deb
 
 # A TAP needs root, but only over the network that it is in: each guest gets one
 # of its own, in which the host is a program in the same namespace.
-in_namespace() { unshare --user --map-root-user --net -- "$@"; }
+namespace=(unshare --user --map-root-user --net --)
 have_tap=no
-if in_namespace ip tuntap add dev tap0 mode tap 2>/dev/null; then have_tap=yes; fi
+if "${namespace[@]}" ip tuntap add dev tap0 mode tap 2>/dev/null; then have_tap=yes; fi
 
 without=
 [ $have_debian = yes ] || without="${without}there is no Debian here (see tools/make-debian), and so no disk's figures. "
 [ $have_tap = yes ] || without="${without}a TAP cannot be made here, not even in a namespace of one's own."
 [ -z "$without" ] || say "$without"
-[ -n "$without" ] || without='nothing was left out.'
 
 "$out/../release/RoostBench" initramfs "$package" "$busybox" >"$out/initramfs.roost"
 make_initramfs "$PWD/Benchmarks/guest/devices" devices "$out/peer" peer >"$out/initramfs.devices"
@@ -43,7 +43,7 @@ read -r user_port <&"$peer"
 # MARK: Guests
 
 # All leave a command in `guest`.
-device_guest() { # roost|qemu kind
+device_guest() { # roost|max|qemu64 kind
     local append="$append rdinit=/devices" initramfs=$out/initramfs.both devices=() words
     case $2 in
     disk)
@@ -66,29 +66,29 @@ device_guest() { # roost|qemu kind
         devices+=(--no-rng)
         roost_guest "$engine" $words
     else
-        local machine=$device_machine
-        # It hangs while the kernel finds out how fast the TSC is, or leaves it with a clock of 4 ms.
+        local machine=microvm
+        # Else it hangs while the kernel finds out how fast the TSC is, or the guest's clock has 4 ms.
         append="$append tsc=reliable tsc_early_khz=$tsc_khz"
         # Virtio 1 there too.
         devices+=(-global virtio-mmio.force-legacy=false)
-        qemu_guest "$device_cpu" $words
+        qemu_guest "$1" $words
     fi
-    [ "$2" != tap ] || guest=(unshare --user --map-root-user --net -- sh -c "
+    [ "$2" != tap ] || guest=("${namespace[@]}" sh -c "
         ip tuntap add dev tap0 mode tap && ip addr add $router/24 dev tap0 && ip link set tap0 up || exit
         '$out/peer' serve $tap_port >/dev/null &
         exec \"\$@\"" tap "${guest[@]}")
 }
-give() { # roost|qemu device file serial on|off
+give() { # roost|max|qemu64 device file serial on|off
     case $1-$2 in
     roost-disk) devices+=(--disk "$3,format=raw,serial=$4$([ "$5" = off ] || echo ,ro)") ;;
     roost-user) devices+=(--net user) ;;
     roost-tap) devices+=(--net tap=tap0) ;;
     # io_uring as here.
-    qemu-disk)
+    *-disk)
         devices+=(-drive "if=none,id=$4,file=$3,format=raw,aio=io_uring,discard=unmap,readonly=$5"
             -device "virtio-blk-device,drive=$4,serial=$4") ;;
-    qemu-user) devices+=(-netdev user,id=net -device virtio-net-device,netdev=net) ;;
-    qemu-tap)
+    *-user) devices+=(-netdev user,id=net -device virtio-net-device,netdev=net) ;;
+    *-tap)
         devices+=(-netdev tap,id=net,ifname=tap0,script=no,downscript=no
             -device virtio-net-device,netdev=net) ;;
     esac
@@ -99,6 +99,8 @@ measure_login() { # file command…
     local file=$1 begin lines words ended=1
     shift
     : >"$file"
+    # One of its own, that nobody has used.
+    cp --sparse=always "$image" "$out/debian.ext4"
     begin=${EPOCHREALTIME/[.,]/}
     exec {lines}< <(exec "$@" </dev/null 2>"$file.errors")
     pid=$!
@@ -119,29 +121,25 @@ measure_login() { # file command…
 kinds=user
 [ $have_tap = no ] || kinds="$kinds tap"
 [ $have_debian = no ] || kinds="disk $kinds login"
-device_cpu=max
-qemu_cpus="\`-cpu $device_cpu\`"
 boots=0 hung_boots=0
 
-measure_devices() { # roost|qemu kind run
+measure_device() { # roost|max|qemu64 kind run
     local how=measure file=$out/device-$1.$2.$3
     say "run $3 of $device_runs: $2, $1"
-    if [ "$2" = login ]; then
-        how=measure_login
-        # An own one, that nobody has used.
-        cp --sparse=always "$image" "$out/debian.ext4"
-    fi
+    [ "$2" != login ] || how=measure_login
     device_guest "$1" "$2"
-    if [ "$1" = roost ]; then "$how" "$file" "${guest[@]}"; else insist "$how" "$file"; fi
+    if [ "$1" = roost ]; then
+        "$how" "$file" "${guest[@]}" || die "$2 does not end on Roost: $(tail -1 "$file.errors")"
+    else
+        # A figure that is not there, if nothing helps.
+        insist "$how" "$file" || rm -f "$file"
+    fi
 }
 
 load_before=$(cut -d' ' -f1 /proc/loadavg)
 for run in $(seq "$device_runs"); do
     for kind in $kinds; do
-        measure_devices roost "$kind" "$run" || die "$kind does not end on Roost: $(tail -1 "$out/device-roost.$kind.$run.errors")"
-        [ $have_qemu = yes ] || continue
-        # Its figures of this kind have a gap then.
-        measure_devices qemu "$kind" "$run" || rm -f "$out/device-qemu.$kind.$run"
+        for who in roost $device_cpus; do measure_device "$who" "$kind" "$run"; done
     done
 done
 load_after=$(cut -d' ' -f1 /proc/loadavg)

@@ -101,8 +101,4 @@ qemu_rest='- -'
 if [ $have_qemu = yes ]; then qemu_at_rest; qemu_rest=$rest; fi
 
 load_after=$(cut -d' ' -f1 /proc/loadavg)
-qemu_cpus='the better of `-cpu max` and `-cpu qemu64` row by row'
-if [ "$machine" != "${BENCH_MACHINE:-microvm}" ]; then
-    qemu_cpus="$qemu_cpus (its \`microvm\` hung or failed five times in a row)"
-fi
 report >"$out/engine.md"
