@@ -29,9 +29,8 @@ debian: DEPENDENCIES += \
 	/sbin/mke2fs:e2fsprogs \
 	/usr/bin/ssh-keygen:openssh-client
 
-.PHONY: help deps swift build run debian test test-thorough bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
-.PHONY: help deps swift build run test test-thorough test-threads bench fuzz-cpu fuzz-guest fuzz-boot check contents format clean $(CHAPTERS) Beer
-.PHONY: help deps swift build run test test-thorough test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-virtio check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run debian test test-thorough test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
+	fuzz-virtio check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -112,6 +111,7 @@ fuzz-qcow2: deps ## disk images under libFuzzer (SECONDS=60)
 	@mkdir -p fuzz-out/qcow2
 	.build-fuzz/release/FuzzQcow2 -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
 		-max_len=32768 -artifact_prefix=fuzz-out/ fuzz-out/qcow2 Fuzz/Qcow2/seeds
+
 fuzz-virtio: deps ## the driver's side of each virtio device under libFuzzer (SECONDS=60 for each, DEVICES='queue rng')
 	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzVirtio
 	@for device in $(or $(DEVICES),queue echo rng block qcow2-block console-out console-in net-out net-in user-net); do \

@@ -133,18 +133,12 @@ if let wanted = Context.environment["ROOST_TESTS"]?.split(separator: ",") {
 if Context.environment["ROOST_FUZZ"] != nil {
     func fuzzer(_ subject: String, _ dependencies: [Target.Dependency]) -> Target {
         .executableTarget(
-            name: "FuzzBoot", dependencies: ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"],
-            path: "Fuzz/Boot",
-            swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
-    package.targets.append(
-        .executableTarget(
-            name: "FuzzQcow2", dependencies: ["Storage", "HostInterface"], path: "Fuzz/Qcow2",
-            swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])]))
             name: "Fuzz" + subject, dependencies: dependencies, path: "Fuzz/" + subject,
             swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])])
     }
     package.targets += [
         fuzzer("Boot", ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"]),
+        fuzzer("Qcow2", ["Storage", "HostInterface"]),
         fuzzer("Virtio", ["VirtioTesting", "Virtio", "HostInterface"]),
     ]
 }

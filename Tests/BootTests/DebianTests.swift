@@ -11,7 +11,8 @@ import Testing
         let folder = try Files.createTemporaryFolder(beside: "/tmp/roost-debian")
         defer { Files.remove(folder) }
         let port = try TestServer.freePort()
-        let key = (environmentVariable("ROOST_CACHE") ?? (environmentVariable("HOME") ?? "") + "/.cache/roost")
+        let key =
+            (environmentVariable("ROOST_CACHE") ?? (environmentVariable("HOME") ?? "") + "/.cache/roost")
             + "/debian/id_ed25519"
         let script = """
             set -e
