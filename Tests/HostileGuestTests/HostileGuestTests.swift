@@ -57,9 +57,17 @@ import X86
     }
 
     // A program that is never twice the same needs a thunk for every pass of its
-    // loop; they must not pile up, single-stepped (`trap`) or not.
+    // loop; they must not pile up, single-stepped (`trap`) or not. In a process
+    // of its own, whose memory nobody else uses.
     @Test(arguments: [false, true])
-    func codeThatNeverRepeats(trap: Bool) throws {
+    func codeThatNeverRepeats(trap: Bool) async throws {
+        await #expect(processExitsWith: .success) {
+            [trap = trap as Bool, engine = TestedEngine.current.name as String] in
+            try TestedEngine.$current.withValue(TestedEngine.named(engine)) { try Self.runNewCode(trap: trap) }
+        }
+    }
+
+    static func runNewCode(trap: Bool) throws {
         let memory = try GuestMemory(byteCount: Layout.memoryBytes)
         let requests = VCPURequests()
         let vcpu = try TestedEngine.current.makeVCPU(memory, requests, nil)

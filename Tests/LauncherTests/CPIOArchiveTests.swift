@@ -97,9 +97,10 @@ import Testing
     }
 
     @Test func tellsInitAboutTheTerminal() throws {
-        let session = Session(kind: .terminal, windowSize: WindowSize(rows: 40, columns: 132), terminalName: "xterm")
+        let session = Session(
+            kind: .terminal, port: "hvc0", windowSize: WindowSize(rows: 40, columns: 132), terminalName: "xterm")
         let text = String(decoding: try build(session)["etc/roost/session"]?.contents ?? [], as: UTF8.self)
-        #expect(text == "kind=terminal\nshell=yes\nrows=40 columns=132\nterm=xterm\n")
+        #expect(text == "kind=terminal\nuser=/dev/hvc0\nshell=yes\nrows=40 columns=132\nterm=xterm\n")
     }
 
     @Test func keepsATerminalsNameFromBecomingAProgram() throws {
