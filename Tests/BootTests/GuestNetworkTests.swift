@@ -78,12 +78,13 @@ import Testing
                 \(BootTests.command) run --net user,forward=\(port):7 -- \
                     sh -c 'echo here; nc -l -p 7 -e cat' | {
                     read word
-                    for try in $(seq 50); do
-                        if exec 3<>/dev/tcp/127.0.0.1/\(port); then break; fi 2>/dev/null
+                    # The port is there from the start, and who is behind it only once nc listens.
+                    for try in $(seq 100); do
+                        {
+                            exec 3<>/dev/tcp/127.0.0.1/\(port) && echo from the host >&3 && read -t 10 answer <&3
+                        } 2>/dev/null && break
                         sleep 0.2
                     done
-                    echo from the host >&3
-                    read answer <&3
                     echo "$word: $answer"
                 }
                 """,
