@@ -120,6 +120,8 @@ package protocol InterruptController: AnyObject {
     private let range: AddressRange
     private let file: MemoryFile
     private let asleep = Atomic(false)
+    /// The vCPU's own.
+    private var patience = Patience()
 
     /// The memfd of the word's page, for an engine that wants it near its other data.
     package var fileDescriptor: Int32 { file.descriptor.rawValue }
@@ -160,6 +162,7 @@ package protocol InterruptController: AnyObject {
     package func wait(for mask: Request) {
         asleep.store(true, ordering: .relaxed)
         defer { asleep.store(false, ordering: .relaxed) }
+        if patience.look(for: { !pending.isDisjoint(with: mask) }, unless: { false }) { return }
         while true {
             let value = unsafe word.pointee.load(ordering: .acquiring)
             if value & mask.rawValue != 0 { return }

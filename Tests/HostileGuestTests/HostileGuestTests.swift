@@ -99,7 +99,8 @@ import X86
                 requests.post(.stop)
             }
             defer { stopper.join() }
-            guard case .stopped = vcpu.run() else { Issue.record("not stopped"); return }
+            let exit = vcpu.run()
+            guard case .stopped = exit else { Issue.record("not stopped: \(exit)"); return }
         }
         try run(milliseconds: 700)
         let before = residentBytes()

@@ -1,5 +1,3 @@
-internal import HostInterface
-
 //D:055 Not to sleep too soon
 //
 // To wake a thread costs a system call on one side, some microseconds on the
@@ -12,7 +10,8 @@ internal import HostInterface
 // our interrupt, and every microsecond of such patience is lost.
 //
 // We cannot know which it is, but we can learn: to look is tried now and then,
-// and more often the more often it was worth while.
+// and more often the more often it was worth while. A vCPU that halts does the
+// same before it sleeps: a quick device's interrupt may be on its way.
 
 /// Whether looking a little longer has been worth while lately.
 package struct Patience: ~Copyable {
@@ -20,7 +19,7 @@ package struct Patience: ~Copyable {
     private static let limit = HostClock.timeStampFrequency / 20_000  // 50 µs
     /// With one CPU, to look is to keep the Guest from what one is looking for.
     private static let isUseful = HostCPUs.count > 1
-    private static let mostSkipped = 64
+    private static let mostSkipped = 16
 
     /// How often not to try; doubled by each failure.
     private var toSkip = 0
