@@ -8,6 +8,8 @@ extension HostileCase {
 
     /// Where hostile descriptors may point; a canary otherwise.
     private static let somewhere: UInt64 = 0x8_0000
+    /// What lies behind a table, in case somebody looks: allocations are that far apart.
+    private static let good = Descriptor(somewhere, 1)
     private static let (next, write, table) = (Descriptor.next, Descriptor.write, Descriptor.indirect)
 
     /// A chain of descriptors, from 0 on, that is a breach of a rule.
@@ -32,8 +34,8 @@ extension HostileCase {
     ) -> HostileCase {
         chain(rule, name) { driver, queue in
             let descriptors = descriptors(queue)
-            let place = driver.allocate(16 * descriptors.count)
-            for (index, descriptor) in descriptors.enumerated() {
+            let place = driver.allocate(16 * descriptors.count + 16)
+            for (index, descriptor) in (descriptors + [good]).enumerated() {
                 try queue.set(UInt16(index), descriptor, inTable: place)
             }
             return [Descriptor(place, UInt32(16 * descriptors.count), flags: table)]
@@ -83,8 +85,9 @@ extension HostileCase {
     // MARK: Rule 7
 
     private static let chains: [HostileCase] = [
-        HostileCase(7, "heads beyond the table", .needsReset) { driver, device in
+        HostileCase(7, "a head beyond the table", .needsReset) { driver, device in
             let queue = driver.queues[device.queue]
+            try queue.set(queue.size, good)
             try queue.offer(queue.size)
             try queue.publish()
             driver.notify(device.queue)
@@ -106,7 +109,8 @@ extension HostileCase {
             [Descriptor(somewhere, 0, flags: next, next: 1), Descriptor(somewhere, 0, flags: next, next: 0)]
         },
         chain(7, "a chain that leads out of the table") { _, queue in
-            [Descriptor(somewhere, 1, flags: next, next: queue.size)]
+            try queue.set(queue.size, good)
+            return [Descriptor(somewhere, 1, flags: next, next: queue.size)]
         },
         chain(7, "a chain that leads far out of the table") { _, _ in
             [Descriptor(somewhere, 1, flags: next, next: .max)]
@@ -118,7 +122,7 @@ extension HostileCase {
             ]
         },
         indirectChain(7, "an indirect chain that leads out of its table") { _ in
-            // It would not lead out of the queue's.
+            // It would not lead out of the queue's, and there is a good one.
             [Descriptor(somewhere, 1, flags: next, next: 1)]
         },
     ]
