@@ -21,7 +21,7 @@ DEPENDENCIES := \
 MISSING = $(foreach d,$(DEPENDENCIES),$(if $(wildcard $(firstword $(subst :, ,$d))),,$(lastword $(subst :, ,$d))))
 
 # What `make debian` needs besides: each target's own list reaches the targets that it depends on.
-debian: DEPENDENCIES += \
+debian test-debian: DEPENDENCIES += \
 	/usr/bin/mmdebstrap:mmdebstrap \
 	/usr/bin/fakeroot:fakeroot \
 	/usr/bin/fakechroot:fakechroot \
@@ -29,7 +29,7 @@ debian: DEPENDENCIES += \
 	/sbin/mke2fs:e2fsprogs \
 	/usr/bin/ssh-keygen:openssh-client
 
-.PHONY: help deps swift build run debian test test-thorough test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
+.PHONY: help deps swift build run debian test test-thorough test-debian test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
 	fuzz-virtio check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
@@ -81,6 +81,10 @@ test-thorough: deps ## the same with ten times the random cases, longer fuzzing,
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	ROOST_CASES=3000000 ROOST_FUZZ_SECONDS=120 ROOST_STRESS_SECONDS=20 $(SWIFT) test -c release --skip-build $(FLAGS)
 	$(MAKE) test-threads
+
+test-debian: debian ## a whole Debian: login, ssh, reboot, poweroff (DISK=FILE as for debian)
+	$(SWIFT) build -c release --build-tests $(FLAGS)
+	ROOST_DEBIAN='$(or $(DISK),debian.ext4)' $(SWIFT) test -c release --skip-build $(FLAGS) --filter DebianTests
 
 test-threads: deps ## virtio devices and their drivers under the thread sanitizer
 	ROOST_TESTS=Virtio $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
