@@ -1,4 +1,5 @@
 package import HostInterface
+internal import Synchronization
 
 //D:050 A thread for each queue
 //
@@ -40,6 +41,32 @@ package final class QueueThread: Sendable {
     package func stop() {
         doorbell.stop()
         thread.join()
+    }
+}
+
+/// The service threads of one device, from its start to its stop.
+package final class QueueThreads: Sendable {
+    private let threads = Mutex<[QueueThread]>([])
+
+    package init() {}
+
+    /// Starts one, if the driver has set that queue up; for the parameters see `QueueThread`.
+    package func start(
+        queue index: Int, of activation: DeviceActivation, name: String,
+        _ body: @escaping @Sendable (Virtqueue) throws(DriverBreach) -> Void
+    ) throws(HostError) {
+        guard let queue = activation.queues[index] else { return }
+        let thread = try QueueThread(queue, of: activation, name: name, body)
+        threads.withLock { $0.append(thread) }
+    }
+
+    /// Ends them all and waits for that.
+    package func stop() {
+        let running = threads.withLock { threads in
+            defer { threads = [] }
+            return threads
+        }
+        for thread in running { thread.stop() }
     }
 }
 

@@ -51,7 +51,7 @@ package final class Block: VirtioDevice, @unchecked Sendable {
     /// Used by the queue's thread only, while there is one.
     private let image: any DiskImage & Sendable
     private let serial: [UInt8]
-    private let thread = Mutex<QueueThread?>(nil)
+    private let threads = QueueThreads()
     private let errors = Atomic<UInt64>(0)
 
     /// - Parameter serial: what /sys/block/vda/serial says: 20 bytes at most count.
@@ -86,8 +86,7 @@ package final class Block: VirtioDevice, @unchecked Sendable {
     }
 
     package func start(_ activation: DeviceActivation) throws(HostError) {
-        guard let queue = activation.queues[0] else { return }
-        let started = try QueueThread(queue, of: activation, name: "disk") { [self] queue throws(DriverBreach) in
+        try threads.start(queue: 0, of: activation, name: "disk") { [self] queue throws(DriverBreach) in
             let service = BlockService(queue, image, serial: serial)
             defer {
                 service.drain()
@@ -95,14 +94,10 @@ package final class Block: VirtioDevice, @unchecked Sendable {
             }
             try service.run()
         }
-        thread.withLock { $0 = started }
     }
 
     package func stop() {
-        thread.withLock { thread in
-            thread?.stop()
-            thread = nil
-        }
+        threads.stop()
         // The Guest may be at its end, and we with it. It was promised nothing, but it costs little.
         try? image.writeBack()
     }

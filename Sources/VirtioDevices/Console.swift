@@ -34,7 +34,6 @@ package final class Console: VirtioDevice, @unchecked Sendable {
     private struct State {
         var pending: [UInt8] = []
         var size: WindowSize?
-        var threads: [QueueThread] = []
         var typed: Doorbell?
         var sizeChanged: (@Sendable () -> Void)?
         var roomMade: (@Sendable () -> Void)?
@@ -42,6 +41,7 @@ package final class Console: VirtioDevice, @unchecked Sendable {
     }
 
     private let state = Mutex(State())
+    private let threads = QueueThreads()
 
     package init() {}
 
@@ -90,17 +90,17 @@ package final class Console: VirtioDevice, @unchecked Sendable {
     // MARK: The driver's side
 
     package func start(_ activation: DeviceActivation) throws(HostError) {
-        if let queue = activation.queues[QueueIndex.transmit] {
-            let print = state.withLock { $0.print }
-            try start(queue, activation, "console out") { queue throws(DriverBreach) in
-                try queue.serve { chain in
-                    while chain.readable.remaining > 0 { print?(chain.readable.read(atMost: Self.mostAtOnce)) }
-                    return 0
-                }
+        let print = state.withLock { $0.print }
+        try threads.start(queue: QueueIndex.transmit, of: activation, name: "console out") {
+            queue throws(DriverBreach) in
+            try queue.serve { chain in
+                while chain.readable.remaining > 0 { print?(chain.readable.read(atMost: Self.mostAtOnce)) }
+                return 0
             }
         }
-        if let queue = activation.queues[QueueIndex.receive] {
-            try start(queue, activation, "console in") { [self] queue throws(DriverBreach) in try deliver(queue) }
+        try threads.start(queue: QueueIndex.receive, of: activation, name: "console in") {
+            [self] queue throws(DriverBreach) in
+            try deliver(queue)
         }
         state.withLock { state in
             state.typed = activation.queues[QueueIndex.receive]?.doorbell
@@ -110,25 +110,15 @@ package final class Console: VirtioDevice, @unchecked Sendable {
         }
     }
 
-    private func start(
-        _ queue: Virtqueue, _ activation: DeviceActivation, _ name: String,
-        _ body: @escaping @Sendable (Virtqueue) throws(DriverBreach) -> Void
-    ) throws(HostError) {
-        let thread = try QueueThread(queue, of: activation, name: name, body)
-        state.withLock { $0.threads.append(thread) }
-    }
-
     /// Here the driver's buffers wait for us, and not we for them.
     private func deliver(_ queue: Virtqueue) throws(DriverBreach) {
         while queue.doorbell.wait() {
-            var isWaiting = false
             repeat {
                 queue.suppressNotifications()
                 while !queue.doorbell.isStopped, hasPending, let chain = try queue.next() {
                     queue.complete(chain, written: fill(chain))
                 }
-                isWaiting = hasPending
-            } while isWaiting && !queue.doorbell.isStopped && queue.wantNotifications()
+            } while hasPending && !queue.doorbell.isStopped && queue.wantNotifications()
             queue.interruptIfWanted()
         }
     }
@@ -147,12 +137,8 @@ package final class Console: VirtioDevice, @unchecked Sendable {
     }
 
     package func stop() {
-        // Not under the lock, which the threads want too.
-        let threads = state.withLock { state in
-            defer { (state.threads, state.typed, state.sizeChanged, state.pending) = ([], nil, nil, []) }
-            return state.threads
-        }
-        for thread in threads { thread.stop() }
+        threads.stop()
+        state.withLock { ($0.typed, $0.sizeChanged, $0.pending) = (nil, nil, []) }
     }
 }
 //:

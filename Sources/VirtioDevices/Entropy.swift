@@ -1,5 +1,4 @@
 package import HostInterface
-internal import Synchronization
 package import Virtio
 
 //D:100 Entropy
@@ -35,7 +34,7 @@ package final class Entropy: VirtioDevice {
     package static let mostBytes = 65536
 
     private let source: any EntropySource
-    private let thread = Mutex<QueueThread?>(nil)
+    private let threads = QueueThreads()
 
     package init(_ source: any EntropySource = HostEntropy()) { self.source = source }
 
@@ -44,9 +43,7 @@ package final class Entropy: VirtioDevice {
     package var features: UInt64 { 0 }
 
     package func start(_ activation: DeviceActivation) throws(HostError) {
-        guard let queue = activation.queues[0] else { return }
-        let source = source
-        let started = try QueueThread(queue, of: activation, name: "rng") { queue throws(DriverBreach) in
+        try threads.start(queue: 0, of: activation, name: "rng") { [source] queue throws(DriverBreach) in
             var pieces = IOVectorList()
             try queue.serve { chain in
                 pieces.removeAll()
@@ -61,14 +58,8 @@ package final class Entropy: VirtioDevice {
                 return filled
             }
         }
-        thread.withLock { $0 = started }
     }
 
-    package func stop() {
-        thread.withLock { thread in
-            thread?.stop()
-            thread = nil
-        }
-    }
+    package func stop() { threads.stop() }
 }
 //:

@@ -1,6 +1,5 @@
 package import HostInterface
 package import Network
-internal import Synchronization
 package import Virtio
 
 //D:130 A network card
@@ -42,7 +41,7 @@ package final class Net: VirtioDevice, @unchecked Sendable {
 
     private let backend: any NetworkBackend
     private let address: [UInt8]
-    private let threads = Mutex<[QueueThread]>([])
+    private let threads = QueueThreads()
 
     package init(_ backend: any NetworkBackend, address: [UInt8] = Net.defaultAddress) {
         precondition(address.count == 6)
@@ -73,39 +72,25 @@ package final class Net: VirtioDevice, @unchecked Sendable {
         try backend.configure(
             offloads, largestPacket: activation.features & large == 0 ? 1500 : FrameHeader.largestPacket)
         try backend.start()
-        if let queue = activation.queues[QueueIndex.receive] {
-            let merges = activation.features & Feature.mergeableBuffers != 0
-            try start(queue, activation, "net in") { [backend] queue throws(DriverBreach) in
-                try Receiver(queue, backend, merges: merges).run()
+        let merges = activation.features & Feature.mergeableBuffers != 0
+        try threads.start(queue: QueueIndex.receive, of: activation, name: "net in") {
+            [backend] queue throws(DriverBreach) in
+            try Receiver(queue, backend, merges: merges).run()
+        }
+        try threads.start(queue: QueueIndex.transmit, of: activation, name: "net out") {
+            [backend] queue throws(DriverBreach) in
+            let frame = FrameBuffer()
+            try queue.serve { chain in
+                // One byte more than may be, to see that there was more.
+                let count = unsafe chain.readable.read(into: frame.bytes)
+                unsafe _ = backend.send(UnsafeMutableRawBufferPointer(rebasing: frame.bytes[..<count]))
+                return 0
             }
         }
-        if let queue = activation.queues[QueueIndex.transmit] {
-            try start(queue, activation, "net out") { [backend] queue throws(DriverBreach) in
-                let frame = FrameBuffer()
-                try queue.serve { chain in
-                    // One byte more than may be, to see that there was more.
-                    let count = unsafe chain.readable.read(into: frame.bytes)
-                    unsafe _ = backend.send(UnsafeMutableRawBufferPointer(rebasing: frame.bytes[..<count]))
-                    return 0
-                }
-            }
-        }
-    }
-
-    private func start(
-        _ queue: Virtqueue, _ activation: DeviceActivation, _ name: String,
-        _ body: @escaping @Sendable (Virtqueue) throws(DriverBreach) -> Void
-    ) throws(HostError) {
-        let thread = try QueueThread(queue, of: activation, name: name, body)
-        threads.withLock { $0.append(thread) }
     }
 
     package func stop() {
-        let running = threads.withLock { threads in
-            defer { threads = [] }
-            return threads
-        }
-        for thread in running { thread.stop() }
+        threads.stop()
         backend.stop()
     }
 

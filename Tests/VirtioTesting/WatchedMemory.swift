@@ -30,14 +30,20 @@ package final class WatchedMemory {
     // MARK: The driver's accesses
 
     package func write(_ bytes: [UInt8], at address: UInt64) throws {
-        try memory.write(bytes, at: GuestPhysicalAddress(address))
+        let target = unsafe try pointer(address, bytes.count)
+        unsafe bytes.withUnsafeBytes { bytes in
+            guard let source = bytes.baseAddress else { return }
+            unsafe target.copyMemory(from: source, byteCount: bytes.count)
+        }
+        memory.noteWrite(GuestPhysicalAddress(address), bytes.count)
         unsafe expected.withUnsafeMutableBytes {
             unsafe UnsafeMutableRawBufferPointer(rebasing: $0[Int(address)...]).copyBytes(from: bytes)
         }
     }
 
     package func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, at address: UInt64) throws {
-        try memory.store(value.littleEndian, at: GuestPhysicalAddress(address))
+        unsafe try pointer(address, MemoryLayout<T>.size).storeBytes(of: value.littleEndian, as: T.self)
+        memory.noteWrite(GuestPhysicalAddress(address), MemoryLayout<T>.size)
         note(value.littleEndian, at: address)
     }
 
@@ -48,11 +54,17 @@ package final class WatchedMemory {
     }
 
     package func load<T: BitwiseCopyable>(at address: UInt64, as type: T.Type) throws -> T {
-        try memory.load(at: GuestPhysicalAddress(address), as: type)
+        unsafe try pointer(address, MemoryLayout<T>.size).loadUnaligned(as: type)
     }
 
     package func read(_ address: UInt64, count: Int) throws -> [UInt8] {
-        try memory.read(GuestPhysicalAddress(address), count: count)
+        let source = unsafe try pointer(address, count)
+        return unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+            if let target = buffer.baseAddress {
+                unsafe UnsafeMutableRawPointer(target).copyMemory(from: source, byteCount: count)
+            }
+            filled = count
+        }
     }
 
     /// A word that both sides use at the same time: an index, a flag, an event.
@@ -70,11 +82,18 @@ package final class WatchedMemory {
     }
 
     private func shared(_ address: UInt64) throws -> UnsafePointer<Atomic<UInt16>> {
-        // SAFETY: RAM stays mapped while `memory` lives; the caller has seen to the alignment.
-        guard let pointer = unsafe memory.hostPointer(GuestPhysicalAddress(address), 2) else {
-            throw GuestMemoryError(address: GuestPhysicalAddress(address), byteCount: 2)
+        // SAFETY: the caller has seen to the alignment.
+        unsafe UnsafePointer(try pointer(address, 2).assumingMemoryBound(to: Atomic<UInt16>.self))
+    }
+
+    /// SAFETY: RAM stays mapped while `memory` lives. The accesses are made in
+    /// this module, and not by `GuestMemory`'s generic ones, whose code can be
+    /// the standard library's: there no sanitizer sees them.
+    private func pointer(_ address: UInt64, _ count: Int) throws -> UnsafeMutableRawPointer {
+        guard let pointer = unsafe memory.hostPointer(GuestPhysicalAddress(address), count) else {
+            throw GuestMemoryError(address: GuestPhysicalAddress(address), byteCount: count)
         }
-        return unsafe UnsafePointer(pointer.assumingMemoryBound(to: Atomic<UInt16>.self))
+        return unsafe pointer
     }
 
     // MARK: The device's

@@ -80,7 +80,9 @@ private func vandalize(
     _ layout: QueueLayout, _ memory: GuestMemory, _ random: inout SeededGenerator, _ table: GuestPhysicalAddress?,
     _ buffers: UInt64
 ) {
-    func put<T: BitwiseCopyable>(_ value: T, _ place: GuestPhysicalAddress) { try? memory.store(value, at: place) }
+    func put<T: BitwiseCopyable>(_ value: T, _ place: GuestPhysicalAddress) {
+        unsafe memory.hostPointer(place, MemoryLayout<T>.size)?.storeBytes(of: value, as: T.self)
+    }
     let size = Int(layout.size)
     for _ in 0..<16 {
         let inTable = table != nil && random.chance(30)

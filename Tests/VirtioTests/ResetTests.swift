@@ -107,7 +107,9 @@ private final class LateStarter: VirtioDevice {
                 try queue.serve { _ in 0 }
             }
             threads.withLock { $0.append(thread) }
-            if queue.index == 0 { while !queue.doorbell.isStopped { usleep(100) } }
+            guard queue.index == 0 else { continue }
+            // Some seconds, and then the test fails without it.
+            for _ in 0..<50_000 where !queue.doorbell.isStopped { usleep(100) }
         }
     }
 
