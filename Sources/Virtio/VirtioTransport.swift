@@ -56,7 +56,9 @@ package final class VirtioTransport: @unchecked Sendable {
 
     /// Its own threads set bits, too.
     private let statusBits = Atomic<UInt32>(0)
-    private let generation = Atomic<UInt32>(0)
+    private var generation: UInt32 = 0
+    /// The configuration when the driver last asked for its generation.
+    private var configurationSeen: [UInt8] = []
     private var driverFeatures: UInt64 = 0
     private var queues: [QueueLayout]
     private var isStarted = false
@@ -92,7 +94,12 @@ package final class VirtioTransport: @unchecked Sendable {
     }
 
     /// Counts changes of the configuration, so that a driver can tell a mixture of two.
-    package var configurationGeneration: UInt32 { generation.load(ordering: .acquiring) }
+    /// Not when the device says so, which is after the change, but when the driver looks.
+    package var configurationGeneration: UInt32 {
+        let now = device.configuration
+        if now != configurationSeen { (generation, configurationSeen) = (generation &+ 1, now) }
+        return generation
+    }
 
     // MARK: The steps
 
@@ -202,7 +209,6 @@ package final class VirtioTransport: @unchecked Sendable {
     // MARK: From the device's threads
 
     private func configurationChanged() {
-        generation.add(1, ordering: .acquiringAndReleasing)
         if status.contains(.driverOK) { raise(.configuration) }
     }
 
