@@ -37,7 +37,7 @@ help: ## this list
 	@echo '  make run             a shell in a guest, whatever that takes'
 	@echo '  make test            all tests, real boots included'
 	@echo 'And all of them:'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
 	@echo 'The code is also a book; "make Beer" prints all of it, and these a chapter each:'
 	@echo '  make $(CHAPTERS)'
 
