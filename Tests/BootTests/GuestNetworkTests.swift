@@ -26,6 +26,20 @@ import Testing
         #expect(output.contains("2 packets received"))
     }
 
+    @Test(.enabled(if: Sockets.hasIPv6, "this host has no IPv6"))
+    func theGuestHasIPv6WhereTheHostHas() throws {
+        let result = try run(
+            ["--net", "user"],
+            """
+            for try in $(seq 100); do
+                ip -6 addr show eth0 scope site | grep -v tentative | grep -q fec0: && break
+                sleep 0.1
+            done
+            ping6 -c 2 -q fec0::2 | grep -o '[0-9]* packets received'
+            """)
+        #expect(text(result) == "2 packets received\n", "\(result.errorText)")
+    }
+
     /// 100 MB in each direction; what arrives is what was sent.
     @Test func muchDataArrivesAsItWas() throws {
         // A pattern that repeats with no power of two.
