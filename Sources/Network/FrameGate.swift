@@ -181,3 +181,18 @@ struct FrameGate {
         return unsafe Field(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Field.self))
     }
 }
+
+//M:300 What a network can be made to hold
+//
+// Two limits of the user network, for those who run Guests that mean harm, or
+// protocols from before TCP:
+//
+// - libslirp keeps what comes out of order until the gap is closed: up to a
+//   window of 64 KiB for each connection, in buffers of some 8 KiB a segment
+//   however short that is. Connections are bounded (`UserNetwork.socketLimit`),
+//   memory is by that product, and that is more than one would like.
+// - A datagram in fragments is refused at the door. With an MTU of 65520 Linux
+//   makes none; a Guest that sets a smaller one loses what is larger.
+//
+// A reassembler of bounded size in front of libslirp would end both.
+//:
