@@ -74,7 +74,12 @@ import Testing
             let thread = try HostThread(name: "qemu-io") {
                 _ = try? Subprocess.run(["timeout", "60", "qemu-io", "-f", "qcow2", path], input: input[0])
             }
-            while try DiskInfo(path: path).user == nil { usleep(10_000) }
+            // On its way it takes locks, gives them back and takes others: it has settled when they stay.
+            var settled = 0
+            while settled < 20 {
+                settled = try DiskInfo(path: path).user == nil ? 0 : settled + 1
+                usleep(25_000)
+            }
             for readOnly in [false, true] {
                 let error = #expect(throws: HostError.self) { _ = try DiskImages.open(path: path, readOnly: readOnly) }
                 #expect("\(try #require(error))".contains("in use by qemu-io (process "))
