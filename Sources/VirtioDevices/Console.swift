@@ -94,7 +94,11 @@ package final class Console: VirtioDevice, @unchecked Sendable {
         try threads.start(queue: QueueIndex.transmit, of: activation, name: "console out") {
             queue throws(DriverBreach) in
             try queue.serve { chain in
-                while chain.readable.remaining > 0 { print?(chain.readable.read(atMost: Self.mostAtOnce)) }
+                while chain.readable.remaining > 0 {
+                    // Taken first: a call of nobody takes no argument.
+                    let bytes = chain.readable.read(atMost: Self.mostAtOnce)
+                    print?(bytes)
+                }
                 return 0
             }
         }
