@@ -58,11 +58,12 @@ let package = Package(
         room("Network", ["HostInterface", "CHost", "CSlirp"]),
         room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
         room("VirtioDevices", ["Virtio", "Network", "Storage", "GuestMemory", "HostInterface"]),
+        room("Lguest", ["VirtioDevices", "Virtio", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         room(
             "Launcher",
             [
-                "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "Translator", "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
-                .product(name: "Logging", package: "swift-log"),
+                "Lguest", "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "Translator", "Interpreter",
+                "VirtualCPU", "X86", "GuestMemory", "HostInterface", .product(name: "Logging", package: "swift-log"),
             ]),
         .executableTarget(
             name: "roost",
@@ -96,7 +97,8 @@ let package = Package(
         .target(
             name: "VirtioTesting",
             dependencies: [
-                "CSanitizer", "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "GuestMemory", "HostInterface",
+                "CSanitizer", "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "GuestMemory",
+                "HostInterface",
             ],
             path: "Tests/VirtioTesting", swiftSettings: settings),
         tests(
