@@ -93,20 +93,24 @@ package enum CodeHolder: UInt8, Sendable {
     package let lowEnd: UInt64
     package let highEnd: UInt64
 
-    private let range: AddressRange
-    private let file: MemoryFile
+    /// Nil where the memory is somebody else's.
+    private let range: AddressRange?
+    private let file: MemoryFile?
+    private let overlays = Mutex<[Overlay]>([])
 
     /// One byte per 4 KiB page below `highEnd`; not zero where an engine
     /// holds decoded or translated code of that page: a bit per `CodeHolder`.
     let codeTags: UnsafeMutablePointer<UInt8>
     private let observers = Mutex<[@Sendable (UInt64) -> Void]>([])
 
-    /// - Parameter byteCount: a multiple of 4096, at least 1 MiB.
-    package init(byteCount: UInt64) throws(HostError) {
+    /// - Parameters:
+    ///   - byteCount: a multiple of 4096, at least 1 MiB.
+    ///   - hasHole: false for a Guest without a PC's devices, whose RAM is in one piece.
+    package init(byteCount: UInt64, hasHole: Bool = true) throws(HostError) {
         precondition(byteCount % 4096 == 0 && byteCount >= 1 << 20)
         self.byteCount = byteCount
-        lowEnd = min(byteCount, Self.holeStart)
-        highEnd = byteCount > Self.holeStart ? Self.holeEnd + (byteCount - Self.holeStart) : lowEnd
+        lowEnd = hasHole ? min(byteCount, Self.holeStart) : byteCount
+        highEnd = byteCount > lowEnd ? Self.holeEnd + (byteCount - lowEnd) : lowEnd
         let file = try MemoryFile(name: "guest-memory", byteCount: Int(byteCount))
         let range = try AddressRange(reserving: Int(highEnd))
         try range.map(file, fileOffset: 0, at: 0, count: Int(lowEnd))
@@ -114,25 +118,41 @@ package enum CodeHolder: UInt8, Sendable {
             try range.map(file, fileOffset: Int(lowEnd), at: Int(Self.holeEnd), count: Int(highEnd - Self.holeEnd))
         }
         unsafe base = range.base
-        // Zero pages until touched: a large Guest's tags cost nothing at first.
-        let tagBytes = Int(highEnd >> 12)
+        unsafe codeTags = try Self.mapTags(highEnd)
+        ramView = unsafe RAMView(base, codeTags, lowEnd, highEnd)
+        self.range = consume range
+        self.file = consume file
+    }
+
+    /// Memory of somebody else's, who keeps it mapped for as long as this
+    /// lives: a Launcher that is not ours. In one piece, without a hole.
+    ///
+    /// - Parameter byteCount: a multiple of 4096, at least that.
+    package init(adopting base: UnsafeMutableRawPointer, byteCount: UInt64) throws(HostError) {
+        precondition(byteCount % 4096 == 0 && byteCount > 0 && UInt(bitPattern: base) % 4096 == 0)
+        self.byteCount = byteCount
+        (lowEnd, highEnd) = (byteCount, byteCount)
+        unsafe self.base = base
+        unsafe codeTags = try Self.mapTags(byteCount)
+        ramView = unsafe RAMView(base, codeTags, byteCount, byteCount)
+        range = nil
+        file = nil
+        findOverlays()
+    }
+
+    /// Zero pages until touched: a large Guest's tags cost nothing at first.
+    private static func mapTags(_ end: UInt64) throws(HostError) -> UnsafeMutablePointer<UInt8> {
         let tags = unsafe mmap(
-            nil, tagBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+            nil, Int(end >> 12), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         guard let tags = unsafe tags, unsafe tags != MAP_FAILED else {
             throw HostError("cannot map page tags", errno: .current)
         }
-        unsafe codeTags = tags.assumingMemoryBound(to: UInt8.self)
-        ramView = unsafe RAMView(base, codeTags, lowEnd, highEnd)
-        self.range = range
-        self.file = file
+        return unsafe tags.assumingMemoryBound(to: UInt8.self)
     }
 
     deinit { unsafe munmap(codeTags, Int(highEnd >> 12)) }
 
-    /// The memfd behind RAM, in the order low RAM, high RAM without the hole.
-    package var fileDescriptor: Int32 { file.descriptor.rawValue }
-
-    /// The same as plain values.
+    /// Where RAM is, as plain values.
     package var view: RAMView { ramView }
     let ramView: RAMView
 
@@ -190,11 +210,73 @@ package enum CodeHolder: UInt8, Sendable {
         try result.get()
     }
 
-    /// Zeroes all RAM by giving its pages back to the host, as a power cycle does.
+    /// Zeroes all RAM by giving its pages back to the host, as a power cycle
+    /// does; but not what others see, too.
     package func clear() {
-        _ = unsafe madvise(base, Int(lowEnd), MADV_REMOVE)
-        if highEnd > lowEnd { _ = unsafe madvise(base + Int(Self.holeEnd), Int(highEnd - Self.holeEnd), MADV_REMOVE) }
+        var start: UInt64 = 0
+        let shared = overlays.withLock { $0.map(\.addresses) } + [lowEnd..<max(lowEnd, min(Self.holeEnd, highEnd))]
+        for range in shared.sorted(by: { $0.lowerBound < $1.lowerBound }) + [highEnd..<highEnd] {
+            if range.lowerBound > start {
+                _ = unsafe madvise(base + Int(start), Int(range.lowerBound - start), MADV_REMOVE)
+            }
+            start = max(start, range.upperBound)
+        }
         for page in 0..<(highEnd >> 12) where isCode(page: page) { noteWrite(GuestPhysicalAddress(page << 12), 1) }
+    }
+
+    // MARK: What others see, too
+
+    /// Pages of this Guest's that are not its own, but a part of memory that others map as well.
+    private struct Overlay {
+        let addresses: Range<UInt64>
+        let place: MemoryPlace
+    }
+
+    /// Puts `region` in place of the RAM at `address`, for good.
+    ///
+    /// - Parameter address: a multiple of 4096; all of the region has to be inside RAM.
+    package func map(_ region: SharedRegion, at address: GuestPhysicalAddress) throws(HostError) {
+        guard address.rawValue % 4096 == 0 else {
+            throw HostError("cannot share memory at \(address)", advice: "it must begin at a multiple of 4096")
+        }
+        guard contains(address, region.byteCount) else {
+            throw HostError(
+                "cannot share \(region.byteCount) bytes at \(address): the guest has no memory there",
+                advice: "its memory ends at 0x\(String(highEnd, radix: 16))")
+        }
+        let end = address.rawValue + UInt64(region.byteCount)
+        let isTaken = overlays.withLock { $0.contains { $0.addresses.overlaps(address.rawValue..<end) } }
+        guard !isTaken else { throw HostError("cannot share memory at \(address): another region is there") }
+        guard range != nil else { throw HostError("cannot share memory at \(address): its owner maps it") }
+        try range?.map(region.file, fileOffset: 0, at: Int(address.rawValue), count: region.byteCount)
+        overlays.withLock { $0.append(Overlay(addresses: address.rawValue..<end, place: region.place)) }
+        noteWrite(address, region.byteCount)
+    }
+
+    /// Where this byte is in memory that others can map, too; nil if it is the Guest's own.
+    package func place(of address: GuestPhysicalAddress) -> MemoryPlace? {
+        overlays.withLock { overlays in
+            guard let overlay = overlays.first(where: { $0.addresses.contains(address.rawValue) }) else { return nil }
+            let offset = overlay.place.offset &+ (address.rawValue - overlay.addresses.lowerBound)
+            return MemoryPlace(device: overlay.place.device, inode: overlay.place.inode, offset: offset)
+        }
+    }
+
+    /// Looks at what the owner of adopted memory has mapped there by now.
+    package func findOverlays() {
+        guard range == nil else { return }
+        let start = unsafe UInt(bitPattern: base)
+        let all = start..<start + UInt(byteCount)
+        guard let mappings = try? MemoryMapping.inside(all) else { return }
+        let found = mappings.compactMap { mapping -> Overlay? in
+            guard let place = mapping.place else { return nil }
+            let part = mapping.addresses.clamped(to: all)
+            let skipped = UInt64(part.lowerBound - mapping.addresses.lowerBound)
+            return Overlay(
+                addresses: UInt64(part.lowerBound - start)..<UInt64(part.upperBound - start),
+                place: MemoryPlace(device: place.device, inode: place.inode, offset: place.offset + skipped))
+        }
+        overlays.withLock { $0 = found }
     }
 
     // MARK: Code pages

@@ -13,6 +13,17 @@ package struct EventFD: ~Copyable, Sendable {
         descriptor = FileDescriptor(owning: number)
     }
 
+    /// Another door to somebody's eventfd.
+    ///
+    /// - Throws: EBADF for no file, EINVAL for one of another kind.
+    package init(duplicating number: Int32) throws(Errno) {
+        let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
+        guard copy >= 0 else { throw .current }
+        let owned = FileDescriptor(owning: copy)
+        guard Files.link(at: "/proc/self/fd/\(copy)") == "anon_inode:[eventfd]" else { throw .invalid }
+        descriptor = owned
+    }
+
     /// Adds one to the counter. Any thread.
     package func signal() {
         var one: UInt64 = 1

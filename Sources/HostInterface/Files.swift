@@ -56,6 +56,15 @@ package enum Files {
         return unsafe String(cString: resolved)
     }
 
+    /// What a symbolic link says; nil if it is none.
+    package static func link(at path: String) -> String? {
+        unsafe withUnsafeTemporaryAllocation(byteCount: Int(PATH_MAX), alignment: 1) { buffer in
+            guard let base = unsafe buffer.assumingMemoryBound(to: CChar.self).baseAddress else { return nil }
+            let count = unsafe readlink(path, base, buffer.count)
+            return count < 0 ? nil : unsafe String(decoding: buffer[..<count], as: UTF8.self)
+        }
+    }
+
     package static func removeFile(_ path: String) { _ = unsafe unlink(path) }
 
     /// rm -rf, which is far enough from the hot path to be asked of rm itself.

@@ -22,6 +22,10 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable, CustomStringC
     package static let readOnly = Errno(rawValue: EROFS)
     package static let permissionDenied = Errno(rawValue: EACCES)
     package static let notSupported = Errno(rawValue: EOPNOTSUPP)
+    package static let badAddress = Errno(rawValue: EFAULT)
+    package static let badDescriptor = Errno(rawValue: EBADF)
+    /// What the kernel says to itself, and lguest said to its Launcher: start over.
+    package static let restart = Errno(rawValue: 85)
 
     package var description: String {
         guard let text = unsafe strerror(rawValue) else { return "error \(rawValue)" }

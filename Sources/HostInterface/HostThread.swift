@@ -40,6 +40,9 @@ package final class HostThread: Sendable {
     /// Tells the calling thread from others that run.
     package static var currentIdentity: UInt { UInt(pthread_self()) }
 
+    /// Lets others have the CPU, if they want it.
+    package static func yield() { sched_yield() }
+
     /// From now on, writing to a socket whose other end is gone is an error to the
     /// calling thread, and not the end of the process (SIGPIPE).
     package static func surviveBrokenPipes() {

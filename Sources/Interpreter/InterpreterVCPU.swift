@@ -117,6 +117,18 @@ package import X86
         return result
     }
 
+    package var hypercall: Hypercall {
+        let cpu = self.cpu
+        return Hypercall(
+            rax: cpu[Register.rax], rbx: cpu[Register.rbx], rcx: cpu[Register.rcx], rdx: cpu[Register.rdx],
+            rsi: cpu[Register.rsi], privilege: unsafe Int(cpu.core.privilege))
+    }
+
+    package func answerHypercall(_ result: UInt64) {
+        let cpu = self.cpu
+        cpu.state.gpr[Register.rax] = result
+    }
+
     package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result {
         let cpu = self.cpu
         cpu.state.rflags = cpu.rflags

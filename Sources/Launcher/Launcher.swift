@@ -33,6 +33,7 @@ package struct Launcher {
         guard configuration.command.isEmpty || !configuration.bootsFromDisk else {
             throw ConfigurationError("with root= the disk's own programs run: leave it out, or the command")
         }
+        if let run = try LguestRun(configuration) { return try run.run(engine: engine, note: note) }
         // Its file is there before the Guest is: a wrong path is not to be found out after hours.
         let profiler = try configuration.profile.map { try Profiler(path: $0, symbols: configuration.symbols) }
         let catalog = try DeviceCatalog(configuration)

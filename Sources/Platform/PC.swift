@@ -217,11 +217,8 @@ package final class PC: @unchecked Sendable {
     /// KVM's hypercalls (Linux, Documentation/virt/kvm/x86/hypercalls.rst): we
     /// offer none, and say so the way KVM does.
     private func hypercall(_ vcpu: any VCPU) {
-        vcpu.withState { state in
-            let isKernel = state.segments[SegmentName.ss].privilegeLevel == 0
-            let answer: Int64 = isKernel ? -1000 /* KVM_ENOSYS */ : -1 /* KVM_EPERM */
-            state.gpr[Register.rax] = UInt64(bitPattern: answer)
-        }
+        let answer: Int64 = vcpu.hypercall.privilege == 0 ? -1000 /* KVM_ENOSYS */ : -1 /* KVM_EPERM */
+        vcpu.answerHypercall(UInt64(bitPattern: answer))
     }
 
     // MARK: MSRs

@@ -29,6 +29,8 @@ package import X86
     package func run() -> VCPUExit { core.run() }
     package func complete(_ value: UInt64) { core.complete(value) }
     package func refuse() { core.refuse() }
+    package var hypercall: Hypercall { core.hypercall }
+    package func answerHypercall(_ result: UInt64) { core.answerHypercall(result) }
     package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result { core.readState(body) }
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { core.withState(body) }
     package func reset() { core.reset() }

@@ -153,6 +153,15 @@ package final class VirtioMMIO: BusDevice, @unchecked Sendable {
     }
 }
 
+/// Why the driver is interrupted: bits of InterruptStatus (virtio 1.2, 4.2.2).
+package struct InterruptReason: OptionSet, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    package static let usedBuffer = InterruptReason(rawValue: 1)
+    package static let configuration = InterruptReason(rawValue: 2)
+}
+
 /// InterruptStatus, and the line that follows it. Both change under one lock:
 /// else a driver that is quick to acknowledge could take the line down before
 /// it has gone up, and it would stay up with no bit to say why.
@@ -165,7 +174,8 @@ private final class Interrupts: Sendable {
     var pending: UInt32 { status.withLock { $0 } }
 
     /// Any thread.
-    func raise(_ reason: InterruptReason) {
+    func raise(_ interrupt: VirtioInterrupt) {
+        let reason: InterruptReason = if case .configuration = interrupt { .configuration } else { .usedBuffer }
         status.withLock { status in
             status |= reason.rawValue
             line.raise()

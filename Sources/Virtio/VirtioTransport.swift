@@ -33,13 +33,12 @@ package struct DeviceStatus: OptionSet, Sendable {
     package static let failed = DeviceStatus(rawValue: 128)
 }
 
-/// Why the driver is interrupted: bits of InterruptStatus (virtio 1.2, 4.2.2).
-package struct InterruptReason: OptionSet, Sendable {
-    package let rawValue: UInt32
-    package init(rawValue: UInt32) { self.rawValue = rawValue }
-
-    package static let usedBuffer = InterruptReason(rawValue: 1)
-    package static let configuration = InterruptReason(rawValue: 2)
+/// Why the driver is interrupted.
+package enum VirtioInterrupt: Sendable {
+    /// There are used buffers in the queue of that index.
+    case usedBuffer(queue: Int)
+    /// The configuration has changed, or the device needs a reset.
+    case configuration
 }
 
 /// A device and what its driver has told it so far: what every transport has in
@@ -47,7 +46,7 @@ package struct InterruptReason: OptionSet, Sendable {
 package final class VirtioTransport: @unchecked Sendable {
     package let device: any VirtioDevice
     private let memory: GuestMemory
-    private let raise: @Sendable (InterruptReason) -> Void
+    private let raise: @Sendable (VirtioInterrupt) -> Void
     private let isGuestAsleep: @Sendable () -> Bool
     private let note: @Sendable (String) -> Void
     private let queueSizes: [UInt16]
@@ -68,7 +67,7 @@ package final class VirtioTransport: @unchecked Sendable {
     ///   - isGuestAsleep: whether all its vCPUs wait for an interrupt. A hint, for any thread.
     ///   - note: takes a line about what the driver did wrong.
     package init(
-        _ device: any VirtioDevice, memory: GuestMemory, raise: @escaping @Sendable (InterruptReason) -> Void,
+        _ device: any VirtioDevice, memory: GuestMemory, raise: @escaping @Sendable (VirtioInterrupt) -> Void,
         isGuestAsleep: @escaping @Sendable () -> Bool,
         note: @escaping @Sendable (String) -> Void
     ) throws(HostError) {
@@ -162,6 +161,9 @@ package final class VirtioTransport: @unchecked Sendable {
         queues[index].isReady = isReady
     }
 
+    /// The eventfd that wakes a queue's thread: what `notify` writes to.
+    package func doorbell(ofQueue index: Int) -> Int32 { doorbells[index].descriptor }
+
     /// The driver has put something into a queue. From the vCPU's thread to
     /// the queue's by one write(2), and no lock.
     package func notify(queue index: UInt32) {
@@ -185,7 +187,7 @@ package final class VirtioTransport: @unchecked Sendable {
             guard queues[index].isReady else { return nil }
             return Virtqueue(
                 queues[index], index: index, memory: memory, features: driverFeatures, doorbell: doorbells[index],
-                counters: counters[index], interrupt: { [raise] in raise(.usedBuffer) },
+                counters: counters[index], interrupt: { [raise] in raise(.usedBuffer(queue: index)) },
                 isGuestAsleep: isGuestAsleep)
         }
         let activation = DeviceActivation(

@@ -2,6 +2,7 @@ package import GuestMemory
 internal import CHost
 internal import HostInterface
 package import Synchronization
+internal import X86
 
 //S:020 The Switcher's contract
 //
@@ -33,7 +34,7 @@ package enum VCPUExit: Sendable {
     /// An MSR that is not the CPU's own: APIC, deadline timer, paravirtual.
     case readMSR(UInt32)
     case writeMSR(UInt32, value: UInt64)
-    /// VMCALL or VMMCALL; registers hold the arguments, RAX takes the result. No `complete` needed.
+    /// VMCALL or VMMCALL, done: see `hypercall` and `answerHypercall`. No `complete` needed.
     case hypercall
     /// HLT with interrupts enabled or not: sleep until `VCPURequests` has something.
     case halt
@@ -41,6 +42,18 @@ package enum VCPUExit: Sendable {
     case shutdown(reason: String)
     /// Somebody asked by `VCPURequests.Request.stop`.
     case stopped
+}
+
+/// The registers of a hypercall.
+@frozen public struct Hypercall: BitwiseCopyable, Sendable {
+    public let rax, rbx, rcx, rdx, rsi: UInt64
+    /// CPL, 0…3.
+    public let privilege: Int
+
+    @inlinable public init(rax: UInt64, rbx: UInt64, rcx: UInt64, rdx: UInt64, rsi: UInt64, privilege: Int) {
+        (self.rax, self.rbx, self.rcx, self.rdx, self.rsi) = (rax, rbx, rcx, rdx, rsi)
+        self.privilege = privilege
+    }
 }
 
 /// One virtual CPU on some engine. Only one thread at a time may call it;
@@ -60,7 +73,14 @@ package protocol VCPU: AnyObject {
     /// Answers the last MSR exit with #GP(0).
     func refuse()
 
-    /// Looks at the architectural state. Not while `run` is under way.
+    /// What a `.hypercall` asks for. Not while `run` is under way.
+    var hypercall: Hypercall { get }
+
+    /// Its result, in RAX, whatever the width of the Guest's code.
+    func answerHypercall(_ result: UInt64)
+
+    /// Looks at the architectural state. Not while `run` is under way, but for
+    /// an interrupt controller that is asked for a vector.
     func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result
 
     /// Looks at or changes it, and makes the engine forget what it has cached of
@@ -82,6 +102,15 @@ package protocol VCPU: AnyObject {
 }
 
 extension VCPU {
+    package var hypercall: Hypercall {
+        readState { state in
+            Hypercall(
+                rax: state.gpr[Register.rax], rbx: state.gpr[Register.rbx], rcx: state.gpr[Register.rcx],
+                rdx: state.gpr[Register.rdx], rsi: state.gpr[Register.rsi],
+                privilege: state.segments[SegmentName.ss].privilegeLevel)
+        }
+    }
+    package func answerHypercall(_ result: UInt64) { withState { $0.gpr[Register.rax] = result } }
     package var report: EngineReport { EngineReport() }
     package func startProfile(_ profile: EngineProfile) {}
 }
@@ -159,14 +188,21 @@ package protocol InterruptController: AnyObject {
     package var isAsleep: Bool { asleep.load(ordering: .relaxed) }
 
     /// Sleeps until anything of `mask` is asked for.
-    package func wait(for mask: Request) {
+    package func wait(for mask: Request) { while !waitOrSignal(for: mask) {} }
+
+    /// The same, or until a signal's handler has run on this thread meanwhile.
+    ///
+    /// - Returns: false for the signal.
+    package func waitOrSignal(for mask: Request) -> Bool {
         asleep.store(true, ordering: .relaxed)
         defer { asleep.store(false, ordering: .relaxed) }
-        if patience.look(for: { !pending.isDisjoint(with: mask) }, unless: { false }) { return }
+        if patience.look(for: { !pending.isDisjoint(with: mask) }, unless: { false }) { return true }
         while true {
             let value = unsafe word.pointee.load(ordering: .acquiring)
-            if value & mask.rawValue != 0 { return }
-            unsafe _ = chost_futex_wait(UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), value, nil)
+            if value & mask.rawValue != 0 { return true }
+            let result = unsafe chost_futex_wait(
+                UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), value, nil)
+            if result != 0, Errno.current == .interrupted { return false }
         }
     }
 }

@@ -42,12 +42,12 @@ package struct BootSource: Sendable {
         self.preference = preference
     }
 
-    func refuse(_ why: String, advice: String = "") -> HostError {
+    package func refuse(_ why: String, advice: String = "") -> HostError {
         HostError("cannot boot \(kernelName): \(why)", advice: advice)
     }
 
     /// The command line as the guest reads it: bytes, with the NUL that ends them.
-    func commandLineBytes(limit: Int, prefix: String = "") throws(HostError) -> [UInt8] {
+    package func commandLineBytes(limit: Int, prefix: String = "") throws(HostError) -> [UInt8] {
         let bytes = Array((prefix + commandLine).utf8)
         guard !bytes.contains(0) else { throw HostError("the kernel command line contains a NUL character") }
         guard bytes.count <= limit else {
@@ -90,6 +90,7 @@ package func loadKernel(
     case .vmlinux: return try loader.loadVmlinux()
     case .pvh(let entry): return try loader.loadPVH(entry: entry)
     case .multiboot(let header): return try loader.loadMultiboot(header)
+    case .lguest: throw source.refuse("it is for lguest's bus, not for a PC")
     }
 }
 

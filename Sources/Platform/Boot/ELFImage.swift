@@ -1,36 +1,37 @@
 /// What an ELF file says about itself (System V gABI, chapters 4 and 5), of
 /// either class, little-endian. Sections do not interest a loader.
-struct ELFImage {
-    enum Failure: Error, Equatable {
+package struct ELFImage {
+    package enum Failure: Error, Equatable {
         case notELF
         case truncated
         case malformed(String)
     }
 
-    struct Segment {
-        var type: UInt32
-        var offset: UInt64
-        var virtualAddress: UInt64
-        var physicalAddress: UInt64
-        var fileBytes: UInt64
-        var memoryBytes: UInt64
-        var alignment: UInt64
+    package struct Segment {
+        package var type: UInt32
+        package var offset: UInt64
+        package var virtualAddress: UInt64
+        package var physicalAddress: UInt64
+        package var fileBytes: UInt64
+        package var memoryBytes: UInt64
+        package var alignment: UInt64
 
         static let load: UInt32 = 1, note: UInt32 = 4
     }
 
     static let magic: [UInt8] = [0x7f, 0x45, 0x4c, 0x46]
-    static let machine386: UInt16 = 3, machineX86_64: UInt16 = 62
+    static let machine386: UInt16 = 3
+    package static let machineX86_64: UInt16 = 62
 
-    let image: ImageBytes
-    let is64Bit: Bool
-    let machine: UInt16
-    let entry: UInt64
+    package let image: ImageBytes
+    package let is64Bit: Bool
+    package let machine: UInt16
+    package let entry: UInt64
     let segments: [Segment]
 
-    var loadable: [Segment] { segments.filter { $0.type == Segment.load && $0.memoryBytes > 0 } }
+    package var loadable: [Segment] { segments.filter { $0.type == Segment.load && $0.memoryBytes > 0 } }
 
-    init(_ image: ImageBytes) throws(Failure) {
+    package init(_ image: ImageBytes) throws(Failure) {
         guard image.has(Self.magic, at: 0) else { throw .notELF }
         guard let fileClass = image.load(4, as: UInt8.self), let order = image.load(5, as: UInt8.self),
             let machine = image.load(18, as: UInt16.self)
@@ -76,7 +77,7 @@ struct ELFImage {
     }
 
     /// The descriptor of the first note of `owner` and `type` (gABI chapter 5, "Note Section").
-    func note(owner: String, type: UInt32) -> Range<Int>? {
+    package func note(owner: String, type: UInt32) -> Range<Int>? {
         let name = Array(owner.utf8) + [0]
         for segment in segments where segment.type == Segment.note {
             guard let range = image.range(segment.offset, segment.fileBytes) else { continue }
@@ -104,7 +105,7 @@ struct ELFImage {
     }
 
     /// Whether `address` is in a loadable segment, by its physical address.
-    func isLoaded(physical address: UInt64) -> Bool {
+    package func isLoaded(physical address: UInt64) -> Bool {
         loadable.contains { address >= $0.physicalAddress && address - $0.physicalAddress < $0.memoryBytes }
     }
 }

@@ -1,13 +1,13 @@
 /// Little-endian fields of a file that may end anywhere.
-struct ImageBytes {
-    let bytes: [UInt8]
+package struct ImageBytes {
+    package let bytes: [UInt8]
 
-    init(_ bytes: [UInt8]) { self.bytes = bytes }
+    package init(_ bytes: [UInt8]) { self.bytes = bytes }
 
     var count: Int { bytes.count }
 
     /// The field at `offset`; nil if any of it is past the end.
-    func load<T: FixedWidthInteger & UnsignedInteger>(_ offset: Int, as type: T.Type = T.self) -> T? {
+    package func load<T: FixedWidthInteger & UnsignedInteger>(_ offset: Int, as type: T.Type = T.self) -> T? {
         guard offset >= 0, offset <= bytes.count &- MemoryLayout<T>.size else { return nil }
         var value: T = 0
         for index in (0..<MemoryLayout<T>.size).reversed() {
@@ -23,7 +23,7 @@ struct ImageBytes {
     }
 
     /// `count` bytes from `start` as a range of indices; nil if the file has not all of them.
-    func range(_ start: UInt64, _ count: UInt64) -> Range<Int>? {
+    package func range(_ start: UInt64, _ count: UInt64) -> Range<Int>? {
         let total = UInt64(bytes.count)
         guard count <= total, start <= total - count else { return nil }
         return Int(start)..<Int(start + count)
@@ -31,13 +31,13 @@ struct ImageBytes {
 }
 
 /// A structure of ours on its way to the guest: zeros, and fields put in.
-struct WireBytes {
-    var bytes: [UInt8]
+package struct WireBytes {
+    package var bytes: [UInt8]
 
-    init(count: Int = 0) { bytes = [UInt8](repeating: 0, count: count) }
+    package init(count: Int = 0) { bytes = [UInt8](repeating: 0, count: count) }
 
     /// Stores `value`, little-endian, at `offset`, which must be within.
-    mutating func put<T: FixedWidthInteger & UnsignedInteger>(_ value: T, at offset: Int) {
+    package mutating func put<T: FixedWidthInteger & UnsignedInteger>(_ value: T, at offset: Int) {
         var rest = value
         for index in 0..<MemoryLayout<T>.size {
             bytes[offset + index] = UInt8(truncatingIfNeeded: rest)
@@ -45,11 +45,11 @@ struct WireBytes {
         }
     }
 
-    mutating func put(_ source: some Collection<UInt8>, at offset: Int) {
+    package mutating func put(_ source: some Collection<UInt8>, at offset: Int) {
         bytes.replaceSubrange(offset..<offset + source.count, with: source)
     }
 
-    mutating func append<T: FixedWidthInteger & UnsignedInteger>(_ value: T) {
+    package mutating func append<T: FixedWidthInteger & UnsignedInteger>(_ value: T) {
         bytes += [UInt8](repeating: 0, count: MemoryLayout<T>.size)
         put(value, at: bytes.count - MemoryLayout<T>.size)
     }

@@ -17,6 +17,8 @@ package enum KernelFormat: Equatable, Sendable {
     /// ELF with XEN_ELFNOTE_PHYS32_ENTRY.
     case pvh(entry: UInt32)
     case multiboot(MultibootHeader)
+    /// ELF64 with lguest's note: a Guest that knows what it is, and wants no PC (docs/lguest-abi.md).
+    case lguest
 
     /// - Throws: that this is no kernel, and what it is instead if we can tell.
     package static func detect(_ source: BootSource) throws(HostError) -> KernelFormat {
@@ -41,6 +43,7 @@ package enum KernelFormat: Equatable, Sendable {
             throw source.refuse(
                 "it is for \(machineName(elf.machine)), not for x86-64", advice: "pass an x86-64 kernel")
         }
+        if source.preference == .automatic, elf.note(owner: "Lguest", type: 1) != nil { return .lguest }
         let multiboot = MultibootHeader.find(in: image)
         let pvh = pvhEntry(of: elf)
         let linux = elf.is64Bit && elf.machine == ELFImage.machineX86_64 && elf.isLoaded(physical: elf.entry)
@@ -90,7 +93,7 @@ package enum KernelFormat: Equatable, Sendable {
 //:
 
 extension BootSource {
-    func refuse(_ failure: ELFImage.Failure) -> HostError {
+    package func refuse(_ failure: ELFImage.Failure) -> HostError {
         switch failure {
         case .notELF: refuse("it is not an ELF file", advice: "the file is damaged: fetch it again")
         case .truncated: refuse("the ELF file is cut short", advice: "fetch it again")

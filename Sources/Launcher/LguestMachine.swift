@@ -1,0 +1,117 @@
+internal import GuestMemory
+internal import HostInterface
+internal import Lguest
+internal import Platform
+internal import Synchronization
+internal import Virtio
+internal import VirtualCPU
+
+//L:045 The other machine
+//
+// A Guest that knows what it is needs no PC: no APIC, no ACPI, no UART. Its
+// machine is memory, a CPU, a page that says what devices there are, and this
+// loop, which is all that lguest's Launcher did once it had set things up: run
+// the Guest, see to what it has notified, run it again.
+
+/// One Guest on lguest's bus.
+final class LguestMachine: @unchecked Sendable {
+    private let ramBytes: UInt64
+    private let memory: GuestMemory
+    private let host: LguestHost
+    private let devices: [any VirtioDevice]
+    private let print: @Sendable ([UInt8]) -> Void
+    private let note: @Sendable (String) -> Void
+    private var image: LguestImage
+    private let stopping = Atomic(false)
+    /// Another with each restart.
+    private let current = Mutex<LguestGuest?>(nil)
+    private var bus: LguestBus?
+
+    /// - Parameters:
+    ///   - host: Guests of one Host can send to each other.
+    ///   - regions: memory that is not the Guest's alone, and where it sees it.
+    ///   - print: takes the early console's text.
+    init(
+        _ source: BootSource, memory size: MemorySize, host: LguestHost, devices: [any VirtioDevice],
+        regions: [(region: SharedRegion, address: UInt64)] = [],
+        print: @escaping @Sendable ([UInt8]) -> Void, note: @escaping @Sendable (String) -> Void
+    ) throws {
+        ramBytes = size.bytes
+        memory = try GuestMemory(
+            byteCount: size.bytes + LguestBus.pageCount(for: devices) * 4096, hasHole: false)
+        for (region, address) in regions { try memory.map(region, at: GuestPhysicalAddress(address)) }
+        image = try LguestImage(source)
+        self.host = host
+        self.devices = devices
+        self.print = print
+        self.note = note
+    }
+
+    func restart(_ source: BootSource) throws {
+        end()
+        memory.clear()
+        image = try LguestImage(source)
+    }
+
+    /// The first `run` after the start or a restart begins the Guest: its owner is the thread that runs it.
+    private func begin() throws -> (LguestGuest, LguestBus) {
+        if let guest = current.withLock({ $0 }), let bus { return (guest, bus) }
+        let (pgdir, start) = try image.load(into: memory, ramBytes: ramBytes)
+        let guest = try host.open()
+        let bus = try LguestBus(devices, of: guest, memory: memory, ramBytes: ramBytes, print: print, note: note)
+        try guest.initialize(memory: memory, pgdir: pgdir, start: start)
+        current.withLock { $0 = guest }
+        self.bus = bus
+        return (guest, bus)
+    }
+
+    func run() throws -> RunOutcome {
+        let (guest, bus) = try begin()
+        while !stopping.exchange(false, ordering: .sequentiallyConsistent) {
+            do throws(Errno) {
+                switch try guest.run() {
+                case .notify(let address): bus.notify(address)
+                case .dma(_, let key):
+                    // lguest's Launcher said so, too, and went on.
+                    note("nobody waits for DMA at key \(GuestPhysicalAddress(key))")
+                }
+            } catch {
+                if let death = guest.death { return outcome(death) }
+                // A signal, or `stop`.
+                guard error == .interrupted || error == .again else { return .shutdown(reason: "\(error)") }
+            }
+        }
+        return .stopped
+    }
+
+    private func outcome(_ death: LguestDeath) -> RunOutcome {
+        if death.isPowerOff { return .poweroff }
+        return death == .restart ? .reset : .shutdown(reason: death.reason)
+    }
+
+    var stopper: @Sendable () -> Void {
+        { [weak self] in
+            self?.stopping.store(true, ordering: .sequentiallyConsistent)
+            self?.current.withLock { $0 }?.interrupt()
+        }
+    }
+
+    /// Ends the Guest.
+    private func end() {
+        bus?.stop()
+        bus = nil
+        current.withLock { guest in
+            guest?.close()
+            guest = nil
+        }
+    }
+
+    func stopDevices() { bus?.stop() }
+
+    var deviceReport: VirtioReport { VirtioReport(bus?.transports ?? []) }
+    func describe() -> String { current.withLock { $0 }?.description ?? "" }
+    var report: EngineReport { current.withLock { $0 }?.report ?? EngineReport() }
+
+    deinit { end() }
+}
+//:

@@ -1,0 +1,330 @@
+package import GuestMemory
+package import HostInterface
+internal import Synchronization
+package import VirtualCPU
+internal import X86
+
+//H:310 Run until there is something to do
+//
+// A Guest's life is one loop, and most of what it asks for never leaves it:
+// hypercalls are done here, interrupts are the engine's affair, and a Guest
+// that notifies an address for which somebody has left an eventfd goes on at
+// once. What is left, the Launcher's `run` returns with. Before each round it
+// is asked, in this order: is something pending for the Launcher? has it been
+// called off? is the Guest dead? The order matters: who breaks a Guest off
+// must not lose what it had asked for.
+
+/// What the Launcher has to do before it runs the Guest again.
+package enum LguestPending: Equatable, Sendable {
+    /// The Guest did NOTIFY, and nobody has an eventfd on that address.
+    case notify(UInt64)
+    /// The Guest did SEND_DMA with a key of its own memory.
+    case dma(buffer: UInt64, key: UInt64)
+}
+
+/// Who is told when a Guest notifies an address.
+final class NotificationTarget {
+    let address: UInt64
+    private let event: EventFD
+
+    init(address: UInt64, event: consuming EventFD) {
+        self.address = address
+        self.event = event
+    }
+
+    func signal() { event.signal() }
+}
+
+/// One Guest, and the door to it. `raise`, `breakOut`, `release`, `kill` and
+/// `close` are for any thread; everything else is for the one that has initialized it.
+package final class LguestGuest: @unchecked Sendable {
+    package let id: UInt16
+    let host: LguestHost
+    private let requests = VCPURequests()
+
+    private struct Body: @unchecked Sendable {
+        let memory: GuestMemory
+        let vcpu: any VCPU
+        let interrupts: LguestInterrupts
+        let owner: UInt
+    }
+
+    private struct State: @unchecked Sendable {
+        var body: Body?
+        var death: LguestDeath?
+        var isClosed = false
+    }
+
+    private let state = Mutex(State())
+    /// Held while the Guest runs: `close` waits for that.
+    private let running = Mutex(())
+    private let isDead = Atomic(false)
+    /// Closed while somebody keeps the Launcher from running the Guest.
+    private let waker = Gate()
+    /// An interruption that wants no `release`.
+    private let interrupted = Atomic(false)
+
+    // The owner's.
+    var eventFDs: [NotificationTarget] = []
+    var pending: LguestPending?
+    var asleep: Sleep?
+    private var calls = HypercallState()
+
+    /// What it sleeps in.
+    enum Sleep {
+        /// HLT, and with RFLAGS.IF or without.
+        case instruction(takesInterrupts: Bool)
+        /// HALT.
+        case call
+    }
+
+    init(host: LguestHost, id: UInt16) {
+        self.host = host
+        self.id = id
+    }
+
+    deinit { close() }
+
+    private func withOpenBody() throws(Errno) -> Body {
+        let (body, isClosed) = state.withLock { ($0.body, $0.isClosed) }
+        guard !isClosed, let body else { throw .invalid }
+        return body
+    }
+
+    /// The body, for its owner only.
+    private func ownBody() throws(Errno) -> Body {
+        let body = try withOpenBody()
+        guard body.owner == HostThread.currentIdentity else { throw .notPermitted }
+        return body
+    }
+
+    // MARK: Beginning
+
+    /// Gives the Guest its memory and its first instruction. The caller is its owner from now on.
+    ///
+    /// - Parameters:
+    ///   - pgdir: guest-physical address of the page table that it starts with.
+    ///   - start: the first instruction's address.
+    /// - Throws: EBUSY the second time; EINVAL once closed; what the host lacks (ENOMEM).
+    package func initialize(memory: GuestMemory, pgdir: UInt64, start: UInt64) throws(Errno) {
+        let (isBusy, isClosed) = state.withLock { ($0.body != nil, $0.isClosed) }
+        if isClosed { throw .invalid }
+        if isBusy { throw .busy }
+        let vcpu: any VCPU, interrupts: LguestInterrupts
+        do {
+            interrupts = try LguestInterrupts(requests, memory: memory)
+            vcpu = try host.makeCPU(memory, requests, interrupts)
+        } catch let error as HostError {
+            throw error.errno ?? .noMemory
+        } catch {
+            throw .noMemory
+        }
+        interrupts.vcpu = vcpu
+        vcpu.withState { LguestEntry(pgdir: pgdir, start: start).apply(to: &$0) }
+        let body = Body(memory: memory, vcpu: vcpu, interrupts: interrupts, owner: HostThread.currentIdentity)
+        let wasFirst = state.withLock { state -> Bool in
+            guard state.body == nil, !state.isClosed else { return false }
+            state.body = body
+            return true
+        }
+        guard wasFirst else { throw .busy }
+    }
+
+    /// Whether the calling thread has initialized it.
+    package var isOwner: Bool { state.withLock { $0.body?.owner } == HostThread.currentIdentity }
+
+    /// The Guest's memory, once it has some.
+    package var memory: GuestMemory? { state.withLock { $0.body?.memory } }
+
+    /// Registers and code, for a report of its death. Not while it runs.
+    package var description: String? { state.withLock { $0.body?.vcpu }?.describe() }
+    package var report: EngineReport? { state.withLock { $0.body?.vcpu }?.report }
+
+    // MARK: Running
+
+    /// Runs the Guest until there is something for the Launcher to do.
+    ///
+    /// - Throws: EINVAL before `initialize`, EPERM for who is not the owner, ENOENT when the Guest is dead
+    ///   (`death` says of what), ERESTART when it wants to be started again, EAGAIN while or because it is broken
+    ///   off, EINTR for a signal.
+    package func run() throws(Errno) -> LguestPending {
+        let body = try ownBody()
+        // Whatever it was, the Launcher has seen to it.
+        pending = nil
+        return try running.withLock { _ throws(Errno) in
+            while true {
+                if let end = try round(body) { return end }
+            }
+        }
+    }
+
+    /// One stretch of the Guest. Nil: on with it.
+    private func round(_ body: Body) throws(Errno) -> LguestPending? {
+        if calls.hasWork { perform(body) }
+        if let pending { return pending }
+        if waker.isClosed { throw .again }
+        if interrupted.load(ordering: .relaxed), interrupted.exchange(false, ordering: .sequentiallyConsistent) {
+            throw .interrupted
+        }
+        if isDead.load(ordering: .acquiring) { throw death == .restart ? .restart : .notFound }
+        if let asleep {
+            try sleep(body, asleep)
+            return nil
+        }
+        switch body.vcpu.run() {
+        case .hypercall: calls.asked = body.vcpu.hypercall
+        case .halt:
+            asleep = .instruction(takesInterrupts: body.vcpu.readState { $0.rflags & RFlags.interrupt != 0 })
+        case .stopped: break
+        // There are no ports: a bus on which nobody answers floats high.
+        case .portRead(_, let bytes): body.vcpu.complete(.max >> UInt64(64 - 8 * bytes))
+        case .portWrite: body.vcpu.complete(0)
+        case .mmioRead(let address, let bytes):
+            body.vcpu.complete(.max)
+            kill("bad read address \(address) len \(bytes)")
+        case .mmioWrite(let address, let bytes, _):
+            body.vcpu.complete(0)
+            kill("bad write address \(address) len \(bytes)")
+        case .readMSR, .writeMSR: body.vcpu.refuse()
+        case .shutdown(let reason): kill(reason)
+        }
+        return nil
+    }
+
+    /// Does what hypercalls ask for, until one is the Launcher's to do.
+    private func perform(_ body: Body) {
+        calls.perform(
+            for: self, memory: body.memory, interrupts: body.interrupts, answer: { body.vcpu.answerHypercall($0) })
+    }
+
+    /// Until there is an interrupt that may wake it, or somebody wants the Launcher.
+    private func sleep(_ body: Body, _ kind: Sleep) throws(Errno) {
+        var mask: VCPURequests.Request = [.interrupt, .stop]
+        if case .instruction(takesInterrupts: false) = kind { mask = .stop }
+        // There may be a request that tells of none but blocked interrupts.
+        requests.clear(.interrupt)
+        body.interrupts.lookAgain()
+        if !requests.waitOrSignal(for: mask) { throw .interrupted }
+        if requests.pending.contains(.stop) {
+            // `round` asks what it is; until then it sleeps on.
+            requests.clear(.stop)
+        } else if body.interrupts.hasUnblocked {
+            asleep = nil
+            if case .call = kind { body.interrupts.data?.enableInterrupts() }
+        }
+    }
+
+    /// Whether its CPU sleeps. A hint, for any thread.
+    package var isAsleep: Bool { requests.isAsleep }
+
+    // MARK: From other threads
+
+    /// Makes interrupt `irq` pending.
+    ///
+    /// - Throws: EINVAL for 32 and above, and before `initialize`; ENOENT for a dead Guest.
+    package func raise(irq: Int) throws(Errno) {
+        let body = try withOpenBody()
+        if isDead.load(ordering: .acquiring) { throw .notFound }
+        guard (0..<LguestIRQ.count).contains(irq) else { throw .invalid }
+        body.interrupts.raise(irq)
+    }
+
+    /// The Waker: `run` returns with EAGAIN, now and whenever it is called, until `release`; which this waits for.
+    /// On the owner's own thread (in a signal's handler) it does not wait.
+    ///
+    /// - Throws: EINVAL before `initialize`, ENOENT for a dead Guest, EINTR for a signal.
+    package func breakOut() throws(Errno) {
+        let body = try withOpenBody()
+        if isDead.load(ordering: .acquiring) { throw .notFound }
+        // ORDERING: the gate, then the request; `round` takes the request back, then looks at the gate.
+        waker.close()
+        requests.post(.stop)
+        if body.owner != HostThread.currentIdentity { try waker.wait() }
+    }
+
+    /// Ends what `breakOut` began.
+    package func release() throws(Errno) {
+        _ = try withOpenBody()
+        if isDead.load(ordering: .acquiring) { throw .notFound }
+        waker.open()
+    }
+
+    /// Makes `run` throw EINTR, once. For any thread, and for a signal's handler: it takes no lock.
+    package func interrupt() {
+        interrupted.store(true, ordering: .sequentiallyConsistent)
+        requests.post(.stop)
+    }
+
+    // MARK: The end
+
+    /// Why it is dead; nil while it lives.
+    package var death: LguestDeath? { state.withLock { $0.death } }
+
+    /// Kills the Guest; the first reason counts. Any thread.
+    package func kill(_ reason: String) { die(.killed(reason: reason)) }
+
+    func die(_ death: LguestDeath) {
+        state.withLock { if $0.death == nil { $0.death = death } }
+        isDead.store(true, ordering: .releasing)
+        requests.post(.stop)
+    }
+
+    /// Undoes everything, from any state. When it returns nobody touches the
+    /// Guest's memory any more. Not from inside `run`; a second time does nothing.
+    package func close() {
+        let body = state.withLock { state -> Body? in
+            if state.isClosed { return nil }
+            state.isClosed = true
+            return state.body
+        }
+        kill("closed")
+        waker.open()
+        host.remove(self)
+        guard let body else { return }
+        running.withLock { _ in }
+        body.interrupts.stop()
+        state.withLock { $0.body = nil }
+        eventFDs = []
+    }
+
+    // MARK: The Launcher's side of I/O
+
+    /// From now on NOTIFY of `address` writes to a duplicate of `descriptor`, and does not come out of `run`. Of
+    /// two for one address the first counts.
+    ///
+    /// - Throws: EINVAL for address 0 or what is no eventfd, EBADF, EMFILE; EPERM, ENOENT as `run`.
+    package func attach(eventFD descriptor: Int32, to address: UInt64) throws(Errno) {
+        _ = try ownBody()
+        if isDead.load(ordering: .acquiring) { throw .notFound }
+        guard address != 0 else { throw .invalid }
+        eventFDs.append(NotificationTarget(address: address, event: try EventFD(duplicating: descriptor)))
+    }
+
+    /// Undoes it.
+    package func detach(address: UInt64) { eventFDs.removeAll { $0.address == address } }
+
+    /// A free buffer of the Guest's own array for `key`, and the interrupt it wants when that is filled.
+    ///
+    /// - Throws: ENOENT if there is none or no array; the Guest dies of a bad key. Else as `attach`.
+    package func freeBuffer(forKey key: UInt64) throws(Errno) -> (address: UInt64, irq: Int) {
+        let body = try ownBody()
+        if isDead.load(ordering: .acquiring) { throw .notFound }
+        body.memory.findOverlays()
+        guard let key = DMAKey(GuestPhysicalAddress(key), of: self, in: body.memory) else {
+            kill("bad registered DMA buffer")
+            throw .notFound
+        }
+        let found = host.withRegistry { registry -> (UInt64, Int)? in
+            guard let binding = registry.own(key, of: self) else { return nil }
+            do throws(DMAFault) {
+                return try binding.findFree().map { ($0.rawValue, binding.irq) }
+            } catch {
+                kill(error.reason)
+                return nil
+            }
+        }
+        guard let found else { throw .notFound }
+        return found
+    }
+}
+//:
