@@ -115,7 +115,7 @@ let package = Package(
         // The part of `make bench` that looks inside the engine.
         .executableTarget(
             name: "RoostBench",
-            dependencies: ["Interpreter", "Launcher", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            dependencies: ["Lguest", "Interpreter", "Launcher", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
             path: "Benchmarks/RoostBench", swiftSettings: settings),
 
         tests("CPUOracle", ["CPUOracle"]),

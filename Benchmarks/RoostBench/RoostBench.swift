@@ -14,6 +14,7 @@ import X86
 
 /// RoostBench IMAGE: lines "mips VALUE" and "event NAME NANOSECONDS".
 /// RoostBench initramfs KERNEL-PACKAGE BUSYBOX: what `roost run` makes for a disk and a network, for others to boot with too.
+/// RoostBench lguest: lines "lguest NAME NANOSECONDS".
 /// RoostBench tsc: the time stamp counter's kHz, here and in guests.
 @main struct RoostBench {
     static func main() {
@@ -24,9 +25,11 @@ import X86
             }
             guard arguments.count == 2 else {
                 throw HostError(
-                    "usage: RoostBench IMAGE | RoostBench initramfs KERNEL-PACKAGE BUSYBOX | RoostBench tsc")
+                    "usage: RoostBench IMAGE | RoostBench initramfs KERNEL-PACKAGE BUSYBOX | RoostBench lguest | RoostBench tsc"
+                )
             }
             if arguments[1] == "tsc" { return print(HostClock.timeStampFrequency / 1000) }
+            if arguments[1] == "lguest" { return try LguestEvents.measure() }
             let image = try readFile(arguments[1])
             print("mips \(try millionsPerSecond(image))")
             try Events.measure()

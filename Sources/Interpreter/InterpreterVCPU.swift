@@ -35,6 +35,8 @@ package import X86
 
     /// Who runs 64-bit code in our stead; set once, before the first `run`.
     package weak var accelerator: (any Accelerator)?
+    /// Set once, before the first `run`; whoever it is outlives us.
+    unowned var hypercallHandler: (any HypercallHandler)?
     /// Notes what is overwritten; set once, before the first `run`.
     package var journal: WriteJournal? {
         didSet { unsafe cpu.core.journals = journal != nil }
@@ -128,6 +130,8 @@ package import X86
         let cpu = self.cpu
         cpu.state.gpr[Register.rax] = result
     }
+
+    package func handleHypercalls(by handler: any HypercallHandler) { hypercallHandler = handler }
 
     package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result {
         let cpu = self.cpu

@@ -110,6 +110,8 @@ final class ProfiledVCPU: VCPU {
     var requests: VCPURequests { vcpu.requests }
     func complete(_ value: UInt64) { vcpu.complete(value) }
     func refuse() { vcpu.refuse() }
+    var hypercall: Hypercall { vcpu.hypercall }
+    func answerHypercall(_ result: UInt64) { vcpu.answerHypercall(result) }
     func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result { vcpu.readState(body) }
     func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { vcpu.withState(body) }
     func reset() { vcpu.reset() }

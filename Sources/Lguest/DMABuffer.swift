@@ -72,9 +72,12 @@ struct DMABuffer {
             if targetOffset == place.byteCount { (targetIndex, targetOffset) = (targetIndex + 1, 0) }
         }
         // Code may have been overwritten; its owner hears of it before it hears of the data.
+        // ORDERING: as in `GuestMemory.noteWrite`, once for all.
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
+        let view = memory.view
         for index in 0..<target.count {
             let (start, length) = target.section(index)
-            memory.noteWrite(start, length)
+            if view.isCode(page: start.page) { memory.noteWrite(start, length) }
         }
         return total
     }

@@ -15,44 +15,48 @@ internal import VirtualCPU
 // The calls about page tables, descriptors and segments are accepted and do
 // nothing, which is what they mean on a Host that has no shadows to keep.
 
-/// What of its hypercalls a Guest has outstanding. The owner's.
-struct HypercallState {
-    /// Made in person, and not done yet.
-    var asked: Hypercall?
+/// Does one Guest's hypercalls, on its vCPU's thread.
+final class Hypercalls: HypercallHandler {
+    // Each outlives us: they are the Guest, and what it keeps with us.
+    private unowned let guest: LguestGuest
+    private unowned let vcpu: any VCPU
+    private let memory: GuestMemory
+    private let interrupts: LguestInterrupts
+    /// Made in person, and not done: the Launcher has something to do first.
+    private(set) var waits = false
     /// Where the Host goes on in the ring.
     private var cursor = 0
 
-    var hasWork: Bool { asked != nil }
+    init(of guest: LguestGuest, on vcpu: any VCPU, memory: GuestMemory, interrupts: LguestInterrupts) {
+        (self.guest, self.vcpu, self.memory, self.interrupts) = (guest, vcpu, memory, interrupts)
+    }
 
-    /// Does the ring's calls, then the one that was made in person, until
-    /// one is the Launcher's to do: the rest waits until the next time.
-    mutating func perform(
-        for guest: LguestGuest, memory: GuestMemory, interrupts: LguestInterrupts, answer: (UInt64) -> Void
-    ) {
-        guard let call = asked else { return }
+    /// Does the ring's calls, then the one that was made in person, until one
+    /// is the Launcher's to do: the rest `waits` until the next time.
+    ///
+    /// - Returns: whether the Guest can go on.
+    func perform() -> Bool {
+        let call = vcpu.hypercall
         guard call.privilege == 0 else {
-            asked = nil
-            return answer(UInt64(bitPattern: -1))  // EPERM
+            vcpu.answerHypercall(UInt64(bitPattern: -1))  // EPERM
+            return true
         }
         guard let data = interrupts.data else {
-            asked = nil
-            initialize(call, for: guest, memory: memory, interrupts)
-            return answer(0)
+            initialize(call)
+            return !guest.isDead
         }
         // One byte tells most of the time that there is nothing.
         if data.status(ofSlot: cursor) != LguestData.slotFree {
-            drain(data, for: guest, memory: memory, interrupts)
-            if guest.pending != nil || guest.death != nil { return }
+            drain(data)
+            waits = guest.pending != nil
+            if waits || guest.isDead { return false }
         }
-        asked = nil
-        let result = Self.perform(
-            call.rax, call.rbx, call.rcx, call.rdx, for: guest, memory: memory, interrupts: interrupts, data)
-        answer(result)
+        waits = false
+        vcpu.answerHypercall(perform(call.rax, call.rbx, call.rcx, call.rdx, data))
+        return guest.goesOn
     }
 
-    private mutating func initialize(
-        _ call: Hypercall, for guest: LguestGuest, memory: GuestMemory, _ interrupts: LguestInterrupts
-    ) {
+    private func initialize(_ call: Hypercall) {
         guard call.rax == LguestHypercall.initialize else {
             return guest.kill("hypercall \(call.rax) before LGUEST_INIT")
         }
@@ -63,35 +67,32 @@ struct HypercallState {
         data.setTime(HostClock.realtimeNanoseconds)
         interrupts.data = data
         interrupts.lookAgain()
+        vcpu.answerHypercall(0)
     }
 
-    private mutating func drain(
-        _ data: SharedData, for guest: LguestGuest, memory: GuestMemory, _ interrupts: LguestInterrupts
-    ) {
+    private func drain(_ data: SharedData) {
         let statuses = data.statuses
         for _ in 0..<LguestData.ringSize {
             let slot = cursor
             if statuses[slot] == LguestData.slotFree { return }
             cursor = (cursor + 1) % LguestData.ringSize
             let call = data.call(inSlot: slot)
-            _ = Self.perform(
-                call.number, call.1, call.2, call.3, for: guest, memory: memory, interrupts: interrupts, data)
+            _ = perform(call.number, call.1, call.2, call.3, data)
             data.free(slot: slot)
-            if guest.pending != nil || guest.death != nil { return }
+            if guest.pending != nil || guest.isDead { return }
         }
     }
 
     /// - Returns: what goes into RAX.
-    private static func perform(
-        _ number: UInt64, _ first: UInt64, _ second: UInt64, _ third: UInt64, for guest: LguestGuest,
-        memory: GuestMemory, interrupts: LguestInterrupts, _ data: SharedData
+    private func perform(
+        _ number: UInt64, _ first: UInt64, _ second: UInt64, _ third: UInt64, _ data: SharedData
     ) -> UInt64 {
         switch number {
         case LguestHypercall.flushAsync: return 0
         case LguestHypercall.notify: guest.notify(first)
         case LguestHypercall.halt: guest.asleep = .call
         case LguestHypercall.sendInterrupts: interrupts.lookAgain()
-        case LguestHypercall.setClockEvent: setClockEvent(first, guest, interrupts)
+        case LguestHypercall.setClockEvent: setClockEvent(first)
         case LguestHypercall.getWallClock: return HostClock.realtimeNanoseconds / 1_000_000_000
         case LguestHypercall.sendDMA:
             guest.send(key: GuestPhysicalAddress(first), buffer: GuestPhysicalAddress(second), memory)
@@ -100,7 +101,7 @@ struct HypercallState {
                 key: GuestPhysicalAddress(first), array: GuestPhysicalAddress(second),
                 count: Int(third >> 8 & 0xffff), irq: Int(third & 0xff), memory)
             return isDone ? 1 : 0
-        case LguestHypercall.shutdown: shutdown(GuestPhysicalAddress(first), how: second, guest, memory)
+        case LguestHypercall.shutdown: shutdown(GuestPhysicalAddress(first), how: second)
         case LguestHypercall.initialize: guest.kill("already have lguest_data")
         case LguestHypercall.loadGDT, LguestHypercall.newPageTable, LguestHypercall.flushTLB,
             LguestHypercall.loadIDTEntry, LguestHypercall.setStack, LguestHypercall.ts, LguestHypercall.setPTE,
@@ -111,13 +112,11 @@ struct HypercallState {
         return 0
     }
 
-    private static func setClockEvent(_ nanoseconds: UInt64, _ guest: LguestGuest, _ interrupts: LguestInterrupts) {
+    private func setClockEvent(_ nanoseconds: UInt64) {
         do throws(HostError) { try interrupts.setClockEvent(nanoseconds) } catch { guest.kill("no clock: \(error)") }
     }
 
-    private static func shutdown(
-        _ address: GuestPhysicalAddress, how: UInt64, _ guest: LguestGuest, _ memory: GuestMemory
-    ) {
+    private func shutdown(_ address: GuestPhysicalAddress, how: UInt64) {
         if how == LguestHypercall.restart { return guest.die(.restart) }
         guard let text = memory.text(at: address, atMost: LguestHypercall.shutdownTextBytes - 1) else {
             return guest.kill("bad address \(address) of a text")

@@ -46,6 +46,7 @@ package final class LguestGuest: @unchecked Sendable {
         let memory: GuestMemory
         let vcpu: any VCPU
         let interrupts: LguestInterrupts
+        let calls: Hypercalls
         let owner: UInt
     }
 
@@ -58,7 +59,7 @@ package final class LguestGuest: @unchecked Sendable {
     private let state = Mutex(State())
     /// Held while the Guest runs: `close` waits for that.
     private let running = Mutex(())
-    private let isDead = Atomic(false)
+    private let died = Atomic(false)
     /// Closed while somebody keeps the Launcher from running the Guest.
     private let waker = Gate()
     /// An interruption that wants no `release`.
@@ -68,7 +69,6 @@ package final class LguestGuest: @unchecked Sendable {
     var eventFDs: [NotificationTarget] = []
     var pending: LguestPending?
     var asleep: Sleep?
-    private var calls = HypercallState()
 
     /// What it sleeps in.
     enum Sleep {
@@ -120,8 +120,11 @@ package final class LguestGuest: @unchecked Sendable {
             throw .noMemory
         }
         interrupts.vcpu = vcpu
+        let calls = Hypercalls(of: self, on: vcpu, memory: memory, interrupts: interrupts)
+        vcpu.handleHypercalls(by: calls)
         vcpu.withState { LguestEntry(pgdir: pgdir, start: start).apply(to: &$0) }
-        let body = Body(memory: memory, vcpu: vcpu, interrupts: interrupts, owner: HostThread.currentIdentity)
+        let body = Body(
+            memory: memory, vcpu: vcpu, interrupts: interrupts, calls: calls, owner: HostThread.currentIdentity)
         let wasFirst = state.withLock { state -> Bool in
             guard state.body == nil, !state.isClosed else { return false }
             state.body = body
@@ -160,19 +163,20 @@ package final class LguestGuest: @unchecked Sendable {
 
     /// One stretch of the Guest. Nil: on with it.
     private func round(_ body: Body) throws(Errno) -> LguestPending? {
-        if calls.hasWork { perform(body) }
+        if body.calls.waits { _ = body.calls.perform() }
         if let pending { return pending }
         if waker.isClosed { throw .again }
         if interrupted.load(ordering: .relaxed), interrupted.exchange(false, ordering: .sequentiallyConsistent) {
             throw .interrupted
         }
-        if isDead.load(ordering: .acquiring) { throw death == .restart ? .restart : .notFound }
+        if isDead { throw death == .restart ? .restart : .notFound }
         if let asleep {
             try sleep(body, asleep)
             return nil
         }
         switch body.vcpu.run() {
-        case .hypercall: calls.asked = body.vcpu.hypercall
+        // An engine may have had no way to do it by itself.
+        case .hypercall: if goesOn { _ = body.calls.perform() }
         case .halt:
             asleep = .instruction(takesInterrupts: body.vcpu.readState { $0.rflags & RFlags.interrupt != 0 })
         case .stopped: break
@@ -189,12 +193,6 @@ package final class LguestGuest: @unchecked Sendable {
         case .shutdown(let reason): kill(reason)
         }
         return nil
-    }
-
-    /// Does what hypercalls ask for, until one is the Launcher's to do.
-    private func perform(_ body: Body) {
-        calls.perform(
-            for: self, memory: body.memory, interrupts: body.interrupts, answer: { body.vcpu.answerHypercall($0) })
     }
 
     /// Until there is an interrupt that may wake it, or somebody wants the Launcher.
@@ -224,7 +222,7 @@ package final class LguestGuest: @unchecked Sendable {
     /// - Throws: EINVAL for 32 and above, and before `initialize`; ENOENT for a dead Guest.
     package func raise(irq: Int) throws(Errno) {
         let body = try withOpenBody()
-        if isDead.load(ordering: .acquiring) { throw .notFound }
+        if isDead { throw .notFound }
         guard (0..<LguestIRQ.count).contains(irq) else { throw .invalid }
         body.interrupts.raise(irq)
     }
@@ -235,7 +233,7 @@ package final class LguestGuest: @unchecked Sendable {
     /// - Throws: EINVAL before `initialize`, ENOENT for a dead Guest, EINTR for a signal.
     package func breakOut() throws(Errno) {
         let body = try withOpenBody()
-        if isDead.load(ordering: .acquiring) { throw .notFound }
+        if isDead { throw .notFound }
         // ORDERING: the gate, then the request; `round` takes the request back, then looks at the gate.
         waker.close()
         requests.post(.stop)
@@ -245,7 +243,7 @@ package final class LguestGuest: @unchecked Sendable {
     /// Ends what `breakOut` began.
     package func release() throws(Errno) {
         _ = try withOpenBody()
-        if isDead.load(ordering: .acquiring) { throw .notFound }
+        if isDead { throw .notFound }
         waker.open()
     }
 
@@ -257,6 +255,11 @@ package final class LguestGuest: @unchecked Sendable {
 
     // MARK: The end
 
+    var isDead: Bool { died.load(ordering: .acquiring) }
+
+    /// Whether nothing keeps its CPU from running on.
+    var goesOn: Bool { pending == nil && asleep == nil && !isDead }
+
     /// Why it is dead; nil while it lives.
     package var death: LguestDeath? { state.withLock { $0.death } }
 
@@ -265,7 +268,7 @@ package final class LguestGuest: @unchecked Sendable {
 
     func die(_ death: LguestDeath) {
         state.withLock { if $0.death == nil { $0.death = death } }
-        isDead.store(true, ordering: .releasing)
+        died.store(true, ordering: .releasing)
         requests.post(.stop)
     }
 
@@ -295,7 +298,7 @@ package final class LguestGuest: @unchecked Sendable {
     /// - Throws: EINVAL for address 0 or what is no eventfd, EBADF, EMFILE; EPERM, ENOENT as `run`.
     package func attach(eventFD descriptor: Int32, to address: UInt64) throws(Errno) {
         _ = try ownBody()
-        if isDead.load(ordering: .acquiring) { throw .notFound }
+        if isDead { throw .notFound }
         guard address != 0 else { throw .invalid }
         eventFDs.append(NotificationTarget(address: address, event: try EventFD(duplicating: descriptor)))
     }
@@ -308,7 +311,7 @@ package final class LguestGuest: @unchecked Sendable {
     /// - Throws: ENOENT if there is none or no array; the Guest dies of a bad key. Else as `attach`.
     package func freeBuffer(forKey key: UInt64) throws(Errno) -> (address: UInt64, irq: Int) {
         let body = try ownBody()
-        if isDead.load(ordering: .acquiring) { throw .notFound }
+        if isDead { throw .notFound }
         body.memory.findOverlays()
         guard let key = DMAKey(GuestPhysicalAddress(key), of: self, in: body.memory) else {
             kill("bad registered DMA buffer")

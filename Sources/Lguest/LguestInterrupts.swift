@@ -22,7 +22,8 @@ final class LguestInterrupts: InterruptController, @unchecked Sendable {
     private let memory: GuestMemory
     /// After LGUEST_INIT.
     var data: SharedData?
-    weak var vcpu: (any VCPU)?
+    /// Has us, and so outlives us.
+    unowned var vcpu: (any VCPU)?
 
     private let alarms: AlarmClock
     private let clock: Alarm

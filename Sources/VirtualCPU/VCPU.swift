@@ -34,7 +34,8 @@ package enum VCPUExit: Sendable {
     /// An MSR that is not the CPU's own: APIC, deadline timer, paravirtual.
     case readMSR(UInt32)
     case writeMSR(UInt32, value: UInt64)
-    /// VMCALL or VMMCALL, done: see `hypercall` and `answerHypercall`. No `complete` needed.
+    /// VMCALL or VMMCALL, done: see `hypercall` and `answerHypercall`. No `complete` needed. Not where a
+    /// `HypercallHandler` was enough.
     case hypercall
     /// HLT with interrupts enabled or not: sleep until `VCPURequests` has something.
     case halt
@@ -54,6 +55,15 @@ package enum VCPUExit: Sendable {
         (self.rax, self.rbx, self.rcx, self.rdx, self.rsi) = (rax, rbx, rcx, rdx, rsi)
         self.privilege = privilege
     }
+}
+
+/// Who does hypercalls. It is asked on the vCPU's thread, in the midst of
+/// `run`, and may use `hypercall`, `answerHypercall` and nothing else of the vCPU.
+package protocol HypercallHandler: AnyObject {
+    /// Does the one that `hypercall` tells of.
+    ///
+    /// - Returns: whether the Guest goes on; if not, `run` returns `.hypercall`.
+    func perform() -> Bool
 }
 
 /// One virtual CPU on some engine. Only one thread at a time may call it;
@@ -78,6 +88,9 @@ package protocol VCPU: AnyObject {
 
     /// Its result, in RAX, whatever the width of the Guest's code.
     func answerHypercall(_ result: UInt64)
+
+    /// Does hypercalls on the way, without an end to `run`: by far the cheaper. Before the first `run`.
+    func handleHypercalls(by handler: any HypercallHandler)
 
     /// Looks at the architectural state. Not while `run` is under way, but for
     /// an interrupt controller that is asked for a vector.
@@ -110,6 +123,7 @@ extension VCPU {
                 privilege: state.segments[SegmentName.ss].privilegeLevel)
         }
     }
+    package func handleHypercalls(by handler: any HypercallHandler) {}
     package func answerHypercall(_ result: UInt64) { withState { $0.gpr[Register.rax] = result } }
     package var report: EngineReport { EngineReport() }
     package func startProfile(_ profile: EngineProfile) {}

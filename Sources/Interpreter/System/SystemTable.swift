@@ -26,10 +26,12 @@ extension CPU {
 }
 
 extension Handlers {
-    /// Out to the Host with RIP past the instruction: registers carry all that is said.
+    /// To the Host with RIP past the instruction: registers carry all that is said. Out of the run loop
+    /// only if nobody else can do it.
     static let hypercall: Handler = {
         unsafe perform($0, $1) { cpu, i throws(Stop) in
             unsafe cpu.state.rip = cpu.nextRIP(i)
+            if let handler = cpu.owner.hypercallHandler, handler.perform() { return }
             throw cpu.leave(.hypercall)
         }
     }
