@@ -32,7 +32,10 @@ func tests(_ subject: String, _ dependencies: [Target.Dependency]) -> Target {
 
 let package = Package(
     name: "roost",
-    products: [.executable(name: "roost", targets: ["roost"])],
+    products: [
+        .executable(name: "roost", targets: ["roost"]),
+        .library(name: "lguest", type: .dynamic, targets: ["LguestLibrary"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
@@ -58,7 +61,11 @@ let package = Package(
         room("Network", ["HostInterface", "CHost", "CSlirp"]),
         room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
         room("VirtioDevices", ["Virtio", "Network", "Storage", "GuestMemory", "HostInterface"]),
-        room("Lguest", ["VirtioDevices", "Virtio", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        room("Lguest", ["Virtio", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        // lguest's Host for programs that are not ours: `make library`.
+        room(
+            "LguestLibrary",
+            ["Lguest", "Translator", "Interpreter", "VirtualCPU", "GuestMemory", "HostInterface"]),
         room(
             "Launcher",
             [
@@ -73,6 +80,10 @@ let package = Package(
             ],
             swiftSettings: settings),
 
+        // A Launcher in C, as an example and a test of the library.
+        .executableTarget(
+            name: "CLauncher", dependencies: ["LguestLibrary"], path: "Tests/CLauncher",
+            cSettings: [.define("LGUEST_H", to: "\"LguestLibrary-Swift.h\"")]),
         tests("Launcher", ["Launcher", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
         tests("Storage", ["Storage", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),

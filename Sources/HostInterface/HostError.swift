@@ -27,6 +27,9 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable, CustomStringC
     /// What the kernel says to itself, and lguest said to its Launcher: start over.
     package static let restart = Errno(rawValue: 85)
 
+    /// Makes it the calling thread's last error, for a caller in C.
+    package func set() { errno = rawValue }
+
     package var description: String {
         guard let text = unsafe strerror(rawValue) else { return "error \(rawValue)" }
         return unsafe String(cString: text)
