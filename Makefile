@@ -29,7 +29,7 @@ debian test-debian: DEPENDENCIES += \
 	/sbin/mke2fs:e2fsprogs \
 	/usr/bin/ssh-keygen:openssh-client
 
-.PHONY: help deps swift build run debian test test-thorough test-debian test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
+.PHONY: help deps swift build run debian test test-thorough test-debian test-threads guests guest bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
 	fuzz-virtio check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
@@ -91,6 +91,20 @@ test-threads: deps ## virtio devices and their drivers under the thread sanitize
 	ROOST_TESTS=Virtio TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
 	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter Virtio $(FLAGS)
 
+# The samples, in their own words: Guest/Sources/Samples. For a machine without a
+# system, so with a triple of their own; the linker leaves the symbols in.
+SAMPLES := $(notdir $(wildcard Guest/Sources/Samples/*))
+GUEST_BUILD := build --package-path Guest -c release --triple x86_64-unknown-none-elf --toolset Guest/toolset.json
+
+guests: swift ## builds the sample Guests in Swift: .build/guests/hello.elf and others
+	@$(SWIFT) $(GUEST_BUILD) $(FLAGS)
+	@mkdir -p .build/guests
+	@for sample in $(SAMPLES); do \
+		cp -f "Guest/.build/x86_64-unknown-none-elf/release/$$sample" ".build/guests/$$sample.elf" || exit 1; done
+
+guest: swift ## begins a Guest of your own (NAME=mine, DIR=FOLDER); Guest/README.md tells how it goes on
+	@tools/new-guest '$(NAME)' $(if $(DIR),'$(DIR)')
+
 bench: build ## measures, and writes the figures to SPECIFICATION.md
 	@if [ -x Benchmarks/run ]; then Benchmarks/run; else echo 'make: nothing to measure yet (Benchmarks/run)' >&2; exit 1; fi
 
@@ -133,10 +147,10 @@ contents: ## refreshes the table of contents in JOURNEY.md
 	@sed '/^| [A-Z]:[0-9][0-9][0-9] /d' JOURNEY.md > JOURNEY.md.new && tools/extract --contents >> JOURNEY.md.new && mv JOURNEY.md.new JOURNEY.md
 
 format: ## formats the Swift sources
-	$(SWIFT) format --in-place --recursive Sources Tests Benchmarks Package.swift
+	$(SWIFT) format --in-place --recursive Sources Tests Benchmarks Guest/Sources Guest/Package.swift Package.swift
 
 clean: ## removes what was built
-	rm -rf .build .build-fuzz .build-tsan
+	rm -rf .build .build-fuzz .build-tsan Guest/.build
 
 $(CHAPTERS):
 	@tools/extract $@

@@ -1,0 +1,88 @@
+internal import Synchronization
+
+/// Bytes of the Guest's memory, and the bounds that every access is held to.
+/// All memory is mapped to itself, so an address is physical and virtual at once.
+@safe public struct Region: Sendable {
+    public let address: UInt64
+    public let count: Int
+
+    /// The caller knows that nobody else uses these bytes as something else.
+    public init(address: UInt64, count: Int) {
+        self.address = address
+        self.count = count
+    }
+
+    /// `length` bytes from `offset` on. Traps if they are not all inside.
+    public func part(_ offset: Int, _ length: Int) -> Region {
+        check(offset, length)
+        return Region(address: address &+ UInt64(offset), count: length)
+    }
+
+    /// The first `length` bytes.
+    public func prefix(_ length: Int) -> Region { part(0, length) }
+
+    public func load<Value: BitwiseCopyable>(_ offset: Int, as type: Value.Type = Value.self) -> Value {
+        check(offset, MemoryLayout<Value>.size)
+        return unsafe pointer(offset).loadUnaligned(as: type)
+    }
+
+    public func store<Value: BitwiseCopyable>(_ value: Value, at offset: Int) {
+        check(offset, MemoryLayout<Value>.size)
+        unsafe pointer(offset).storeBytes(of: value, as: Value.self)
+    }
+
+    public subscript(offset: Int) -> UInt8 {
+        get { load(offset) }
+        nonmutating set { store(newValue, at: offset) }
+    }
+
+    public func fill(_ byte: UInt8 = 0) {
+        guard count > 0 else { return }
+        unsafe pointer(0).initializeMemory(as: UInt8.self, repeating: byte, count: count)
+    }
+
+    /// Copies as much as both have room for, and says how much that is.
+    @discardableResult public func copy(from source: Region) -> Int {
+        let length = min(count, source.count)
+        if length > 0 { unsafe pointer(0).copyMemory(from: source.pointer(0), byteCount: length) }
+        return length
+    }
+
+    /// What the Host changes on other CPUs while we look. `offset` is a multiple of the value's size.
+    func loadAcquiring(_ offset: Int) -> UInt16 {
+        check(offset, 2)
+        return unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt16>.self).pointee.load(ordering: .acquiring)
+    }
+
+    func storeReleasing(_ value: UInt16, at offset: Int) {
+        check(offset, 2)
+        unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt16>.self).pointee.store(value, ordering: .releasing)
+    }
+
+    func loadAcquiringWord(_ offset: Int) -> UInt32 {
+        check(offset, 4)
+        return unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt32>.self).pointee.load(ordering: .acquiring)
+    }
+
+    func storeReleasingWord(_ value: UInt32, at offset: Int) {
+        check(offset, 4)
+        unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt32>.self).pointee.store(value, ordering: .releasing)
+    }
+
+    // SAFETY: each caller has checked its bytes; whoever made the region answers for the rest.
+    private func pointer(_ offset: Int) -> UnsafeMutableRawPointer {
+        unsafe UnsafeMutableRawPointer(bitPattern: UInt(address) &+ UInt(offset)).unsafelyUnwrapped
+    }
+
+    private func check(_ offset: Int, _ length: Int) {
+        precondition(offset >= 0 && length >= 0 && length <= count && offset <= count - length)
+    }
+}
+
+extension Region {
+    /// The bytes of a literal, which are the program's own.
+    public init(_ text: StaticString) {
+        self.init(
+            address: unsafe UInt64(UInt(bitPattern: text.utf8Start)), count: text.utf8CodeUnitCount)
+    }
+}
