@@ -178,6 +178,7 @@ public struct TCPServer: ~Copyable {
 
     private func earliestDeadline() -> UInt64? {
         var earliest: UInt64?
+        let connections = connections.span  // A view: the array would be copied.
         for place in 0..<TCPServer.places where connections[place].state != .free {
             earliest = min(earliest ?? .max, connections[place].deadline)
         }
