@@ -102,7 +102,7 @@ public struct LguestDevice: Sendable {
         guard field >= 0, length <= configurationBytes, field <= configurationBytes - length else { return nil }
         let start = configurationOffset + field
         guard LguestDevice.taken.take(start..<start + length) else { return nil }
-        return page.load(start)
+        return page.load(start, as: type)  // The type said: it could be the Optional as well.
     }
 
     // MARK: Queues

@@ -3,8 +3,10 @@ public import GuestKit
 //G:124 A server
 //
 // One loop: sleep until a frame has come or somebody has waited too long; take
-// all frames there are; send what can be sent. Sixteen can be served at a time.
-// A seventeenth is not answered at all and asks again in a second, as TCP does.
+// all frames there are; send what can be sent. Thirty-two can be served at a time,
+// and those who have got their page and only linger, in case their last word was
+// lost, make room for others. Who finds no room is not answered at all and asks
+// again in a second or some, as TCP does.
 
 /// Answers one question for each connection, on one port.
 public struct TCPServer: ~Copyable {
@@ -19,12 +21,12 @@ public struct TCPServer: ~Copyable {
         }
     }
 
-    private static let places = 16
+    private static let places = 32
 
     private var host: IPv4Host
     private let port: UInt16
     private let pages = Pages.take(places)
-    private var connections = InlineArray<16, TCPConnection>(repeating: TCPConnection())
+    private var connections = InlineArray<32, TCPConnection>(repeating: TCPConnection())
 
     public init(_ host: consuming IPv4Host, port: UInt16) {
         self.host = host
@@ -156,24 +158,30 @@ public struct TCPServer: ~Copyable {
         bytes.storeBig(bytes.checksum(host.pseudoHeaderSum(peer, bytes.count)), at: 16)
     }
 
-    /// The segment's connection, or a free place if it begins one. Nil: it belongs to nothing; -1: there is no place.
+    /// The segment's connection, or a place if it begins one. Nil: it belongs to nothing; -1: there is no place.
     private mutating func place(of segment: TCPSegment, from peer: IPv4Host.Peer) -> Int? {
         guard segment.port == port else { return nil }
+        let isNew = segment.flags == .syn
         var free = -1
-        for place in 0..<TCPServer.places {
-            if connections[place].state == .free {
-                free = place
-            } else if connections[place].peerPort == segment.sourcePort,
-                connections[place].peer.address == peer.address
-            {
-                // A SYN after the end is a new beginning.
-                let isNew = connections[place].state == .lingering && segment.flags == .syn
-                if !isNew { return place }
-                connections[place].state = .free
-                free = place
-            }
+        for place in 0..<TCPServer.places where isFree(place, ratherThan: free) { free = place }
+        for place in 0..<TCPServer.places
+        where connections[place].state != .free && connections[place].peerPort == segment.sourcePort
+            && connections[place].peer.address == peer.address
+        {
+            // A SYN after the end is a new beginning.
+            guard isNew, connections[place].state == .lingering else { return place }
+            free = place
         }
-        return segment.flags == .syn ? free : nil
+        guard isNew else { return nil }
+        if free >= 0 { connections[free].state = .free }
+        return free
+    }
+
+    /// Whether a place is free, or could be, and sooner than another.
+    private mutating func isFree(_ place: Int, ratherThan other: Int) -> Bool {
+        guard connections[place].state != .open else { return false }
+        guard other >= 0, connections[other].state == .lingering else { return other < 0 }
+        return connections[place].state == .free || connections[place].deadline < connections[other].deadline
     }
 
     private func earliestDeadline() -> UInt64? {
