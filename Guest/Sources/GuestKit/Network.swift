@@ -68,6 +68,9 @@ public struct Network: ~Copyable, LguestDriver {
         input.notify()
     }
 
+    /// Whether `frame` has one.
+    public var hasRoom: Bool { freeToSend != 0 || output.hasCompletion }
+
     /// Room for a frame to be sent; nil if all are on their way.
     public mutating func frame() -> Frame? {
         while let completion = output.next() {

@@ -28,6 +28,9 @@ public struct TCPServer: ~Copyable {
     private let pages = Pages.take(places)
     private var connections = InlineArray<32, TCPConnection>(repeating: TCPConnection())
 
+    /// Something could not be sent, as all frames were on their way.
+    private var lacksFrames = false
+
     public init(_ host: consuming IPv4Host, port: UInt16) {
         self.host = host
         self.port = port
@@ -37,9 +40,13 @@ public struct TCPServer: ~Copyable {
     public mutating func serve(_ answer: (Region) -> Answer?) {
         while true {
             if let deadline = earliestDeadline() {
-                _ = Interrupts.wait(until: host.network.hasInput, before: deadline)
+                _ = Interrupts.wait(until: hasWork, before: deadline)
             } else {
-                Interrupts.wait(until: host.network.hasInput)
+                Interrupts.wait(until: hasWork)
+            }
+            if lacksFrames {
+                lacksFrames = false
+                for place in 0..<TCPServer.places { _ = transmit(place) }
             }
             while let frame = host.network.receive() {
                 if let packet = host.take(frame.bytes) { take(packet, answer) }
@@ -48,6 +55,8 @@ public struct TCPServer: ~Copyable {
             for place in 0..<TCPServer.places { lookAtClock(place) }
         }
     }
+
+    private var hasWork: Bool { host.network.hasInput || lacksFrames && host.network.hasRoom }
 
     private mutating func take(_ packet: IPv4Host.Packet, _ answer: (Region) -> Answer?) {
         let sum = host.pseudoHeaderSum(packet.source.address, packet.bytes.count)
@@ -119,7 +128,10 @@ public struct TCPServer: ~Copyable {
     @discardableResult
     private mutating func send(_ place: Int, _ flags: TCPSegment.Flags, _ offset: UInt32, _ count: Int) -> Bool {
         let connection = connections[place]
-        guard let (frame, bytes) = host.packet(to: connection.peer) else { return false }
+        guard let (frame, bytes) = host.packet(to: connection.peer) else {
+            lacksFrames = true
+            return false
+        }
         let options = flags.contains(.syn) ? 4 : 0
         let headers = TCPSegment.headerBytes + options
         if options > 0 { bytes.storeBig(0x0204_05b4 as UInt32, at: TCPSegment.headerBytes) }  // MSS 1460.
