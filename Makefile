@@ -99,7 +99,7 @@ GUEST_BUILD := build --package-path Guest -c release --triple x86_64-unknown-non
 guests: swift ## builds the sample Guests in Swift: .build/guests/hello.elf and others
 	@$(SWIFT) $(GUEST_BUILD) $(FLAGS)
 	@mkdir -p .build/guests
-	@for sample in $(SAMPLES); do \
+	@for sample in $(SAMPLES) exercise; do \
 		cp -f "Guest/.build/x86_64-unknown-none-elf/release/$$sample" ".build/guests/$$sample.elf" || exit 1; done
 
 guest: swift ## begins a Guest of your own (NAME=mine, DIR=FOLDER); Guest/README.md tells how it goes on

@@ -22,9 +22,9 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
-func sample(_ name: String, _ dependencies: [Target.Dependency] = ["GuestKit"]) -> Target {
+func program(_ name: String, _ path: String, _ dependencies: [Target.Dependency] = ["GuestKit"]) -> Target {
     .executableTarget(
-        name: name, dependencies: dependencies, path: "Sources/Samples/" + name,
+        name: name, dependencies: dependencies, path: "Sources/" + path,
         swiftSettings: settings + [.unsafeFlags(["-no-allocations"])])
 }
 
@@ -42,12 +42,14 @@ let package = Package(
         .target(name: "GuestKit", dependencies: ["CGuest"], swiftSettings: settings),
         .target(name: "GuestNet", dependencies: ["GuestKit"], swiftSettings: settings),
 
-        sample("hello"),
-        sample("echo"),
-        sample("diskcat"),
-        sample("dice"),
-        sample("chat"),
-        sample("httpd", ["GuestKit", "GuestNet"]),
+        program("hello", "Samples/hello"),
+        program("echo", "Samples/echo"),
+        program("diskcat", "Samples/diskcat"),
+        program("dice", "Samples/dice"),
+        program("chat", "Samples/chat"),
+        program("httpd", "Samples/httpd", ["GuestKit", "GuestNet"]),
+        // No sample: what SampleTests has GuestKit tried by.
+        program("exercise", "Exercise"),
     ]
 )
 //:

@@ -27,6 +27,7 @@ public struct Text: ExpressibleByStringInterpolation {
         public init(literalCapacity: Int, interpolationCount: Int) {}
         public mutating func appendLiteral(_ literal: StaticString) { text.append(literal) }
         public mutating func appendInterpolation(_ literal: StaticString) { text.append(literal) }
+        @_disfavoredOverload
         public mutating func appendInterpolation(_ other: Text) { text.append(other) }
 
         public mutating func appendInterpolation(_ number: some BinaryInteger) {
@@ -35,7 +36,7 @@ public struct Text: ExpressibleByStringInterpolation {
         }
 
         public mutating func appendInterpolation(hex number: UInt64) {
-            text.append("0x" as StaticString)
+            text.append("0x")
             text.append(number, radix: 16)
         }
     }
@@ -58,6 +59,7 @@ public struct Text: ExpressibleByStringInterpolation {
         for offset in 0..<region.count { append(region[offset]) }
     }
 
+    @_disfavoredOverload
     public mutating func append(_ other: Text) {
         for index in 0..<other.count { append(other.bytes[index]) }
     }
