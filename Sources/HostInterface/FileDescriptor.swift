@@ -83,3 +83,20 @@ package func readFile(_ path: String, limit: Int = 4 << 30) throws(HostError) ->
     if let failure { throw HostError("cannot read \(path)", errno: failure) }
     return bytes
 }
+
+/// The whole of a file that does not know its size: one of /proc.
+package func readProcFile(_ path: String) throws(HostError) -> [UInt8] {
+    let file = try FileDescriptor.open(path, O_RDONLY)
+    var bytes: [UInt8] = []
+    while true {
+        var failure: Errno?
+        let piece = unsafe [UInt8](unsafeUninitializedCapacity: 1 << 16) { buffer, filled in
+            do throws(Errno) {
+                filled = unsafe try file.read(into: UnsafeMutableRawBufferPointer(buffer))
+            } catch { failure = error }
+        }
+        if let failure { throw HostError("cannot read \(path)", errno: failure) }
+        if piece.isEmpty { return bytes }
+        bytes += piece
+    }
+}

@@ -25,7 +25,7 @@ package struct MemoryMapping: Equatable, Sendable {
 
     /// The mappings that touch `range`, in order (proc_pid_maps(5)).
     package static func inside(_ range: Range<UInt>) throws(HostError) -> [MemoryMapping] {
-        let text = String(decoding: try readFile("/proc/self/maps"), as: UTF8.self)
+        let text = String(decoding: try readProcFile("/proc/self/maps"), as: UTF8.self)
         return text.split(separator: "\n").compactMap { MemoryMapping(line: $0) }.filter {
             $0.addresses.overlaps(range)
         }
