@@ -18,6 +18,7 @@ struct Roost: ParsableCommand {
     ///      64     the command line cannot be understood (EX_USAGE)
     ///      70     the guest died (EX_SOFTWARE)
     static func main() {
+        HostClock.begin()
         do {
             var command = try parseAsRoot()
             try command.run()
