@@ -126,7 +126,9 @@ let package = Package(
         // The part of `make bench` that looks inside the engine.
         .executableTarget(
             name: "RoostBench",
-            dependencies: ["Lguest", "Interpreter", "Launcher", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            dependencies: [
+                "Lguest", "Interpreter", "Launcher", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+            ],
             path: "Benchmarks/RoostBench", swiftSettings: settings),
 
         tests("CPUOracle", ["CPUOracle"]),

@@ -2,16 +2,19 @@ import GuestMemory
 import HostInterface
 import Launcher
 import Lguest
+import Platform
 import Synchronization
 import VirtualCPU
 import X86
 
 /// What a Guest pays for talking to its Host, its Launcher and other Guests.
 enum LguestEvents {
-    static func measure() throws {
+    /// - Parameter hello: a Guest that says something and powers off.
+    static func measure(hello: String) throws {
         let engine = try EngineTable.engine(named: EngineTable.automatic)
         print("lguest hypercall \(try hypercall(engine))")
         print("lguest notify \(try notify(engine))")
+        print("lguest hello \(try firstLine(engine, hello))")
         let large = Array(repeating: 4096, count: 16), small = [64]
         let (copy, send) = try bulk(engine, large)
         print("lguest dma-64k \(send)")
@@ -28,6 +31,20 @@ enum LguestEvents {
             best = min(best, HostClock.monotonicNanoseconds - begin)
         }
         return Double(best) / Double(rounds)
+    }
+
+    /// A Guest's file, read and run until it notifies a text; the first time in this process does not count.
+    private static func firstLine(_ engine: Engine, _ path: String) throws -> Double {
+        try best(1) {
+            let image = try LguestImage(BootSource(kernel: try readFile(path), kernelName: path))
+            let ram: UInt64 = 64 << 20
+            let memory = try GuestMemory(byteCount: ram + 4096, hasHole: false)
+            let (pgdir, start) = try image.load(into: memory, ramBytes: ram)
+            let guest = try LguestHost(makeCPU: engine.makeVCPU).open()
+            try guest.initialize(memory: memory, pgdir: pgdir, start: start)
+            guard case .notify = try guest.run() else { throw HostError("\(path) says nothing") }
+            guest.close()
+        }
     }
 
     /// FLUSH_ASYNC, from the Guest and back to it.

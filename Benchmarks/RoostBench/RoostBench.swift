@@ -14,7 +14,7 @@ import X86
 
 /// RoostBench IMAGE: lines "mips VALUE" and "event NAME NANOSECONDS".
 /// RoostBench initramfs KERNEL-PACKAGE BUSYBOX: what `roost run` makes for a disk and a network, for others to boot with too.
-/// RoostBench lguest: lines "lguest NAME NANOSECONDS".
+/// RoostBench lguest HELLO: lines "lguest NAME NANOSECONDS".
 /// RoostBench tsc: the time stamp counter's kHz, here and in guests.
 @main struct RoostBench {
     static func main() {
@@ -23,13 +23,13 @@ import X86
             if arguments.count == 4, arguments[1] == "initramfs" {
                 return try writeInitramfs(package: arguments[2], busybox: arguments[3])
             }
+            if arguments.count == 3, arguments[1] == "lguest" { return try LguestEvents.measure(hello: arguments[2]) }
             guard arguments.count == 2 else {
                 throw HostError(
-                    "usage: RoostBench IMAGE | RoostBench initramfs KERNEL-PACKAGE BUSYBOX | RoostBench lguest | RoostBench tsc"
+                    "usage: RoostBench IMAGE | RoostBench initramfs KERNEL-PACKAGE BUSYBOX | RoostBench lguest HELLO | RoostBench tsc"
                 )
             }
             if arguments[1] == "tsc" { return print(HostClock.timeStampFrequency / 1000) }
-            if arguments[1] == "lguest" { return try LguestEvents.measure() }
             let image = try readFile(arguments[1])
             print("mips \(try millionsPerSecond(image))")
             try Events.measure()
