@@ -156,32 +156,6 @@ struct FrameGate {
 }
 //:
 
-/// A frame's fields, in the network's byte order.
-@safe private struct FrameBytes {
-    private let bytes: UnsafeMutableRawBufferPointer
-
-    init(_ bytes: UnsafeMutableRawBufferPointer) { unsafe self.bytes = bytes }
-
-    var count: Int { unsafe bytes.count }
-
-    func byte(_ offset: Int) -> UInt8 { unsafe bytes[offset] }
-    func half(_ offset: Int) -> UInt16 { load(offset) }
-    func word(_ offset: Int) -> UInt32 { load(offset) }
-    func long(_ offset: Int) -> UInt64 { load(offset) }
-
-    func setHalf(_ offset: Int, _ value: UInt16) {
-        unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self)
-    }
-
-    /// The sender's MAC address.
-    var card: UInt64 { UInt64(half(6)) << 32 | UInt64(word(8)) }
-
-    private func load<Field: FixedWidthInteger & BitwiseCopyable>(_ offset: Int) -> Field {
-        precondition(offset + MemoryLayout<Field>.size <= count)
-        return unsafe Field(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Field.self))
-    }
-}
-
 //M:300 What a network can be made to hold
 //
 // Two limits of the user network, for those who run Guests that mean harm, or

@@ -116,9 +116,9 @@ package struct FrameHeader: Equatable, Sendable {
         segmentSize = UInt16(14 + 1500 - headers)
         checksumStart = UInt16(start)
         checksumOffset = 16
-        let count = UInt16(truncatingIfNeeded: frame.count - start)
-        let start16 = InternetChecksum.add(UInt16(6).bigEndian, count.bigEndian)
-        let sum = unsafe InternetChecksum.sum(UnsafeRawBufferPointer(rebasing: frame[addresses]), from: start16)
+        let sum = unsafe InternetChecksum.sum(
+            UnsafeRawBufferPointer(rebasing: frame[addresses]),
+            from: InternetChecksum.pseudoHeader(ofTCP: frame.count - start))
         unsafe frame.storeBytes(of: sum, toByteOffset: start + 16, as: UInt16.self)
     }
 }

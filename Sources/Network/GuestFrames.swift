@@ -31,17 +31,21 @@ internal import Synchronization
     /// Adds a frame, with the header that it lacks; or drops it. The writer's.
     func append(_ frame: UnsafeRawBufferPointer) {
         let offloads = NetworkOffloads(rawValue: accepted.load(ordering: .relaxed))
-        let size = FrameHeader.byteCount + frame.count
-        let fits =
-            unsafe size <= FrameHeader.largestFrame
-            && ring.append(size) { place in
-                let body = unsafe UnsafeMutableRawBufferPointer(rebasing: place[FrameHeader.byteCount...])
-                unsafe body.copyMemory(from: frame)
-                unsafe FrameHeader(marking: body, offloads).write(to: place)
-            }
-        guard fits else {
-            dropped.wrappingAdd(1, ordering: .relaxed)
-            return
+        unsafe append(FrameHeader.byteCount + frame.count) { place in
+            let body = unsafe UnsafeMutableRawBufferPointer(rebasing: place[FrameHeader.byteCount...])
+            unsafe body.copyMemory(from: frame)
+            unsafe FrameHeader(marking: body, offloads).write(to: place)
+        }
+    }
+
+    /// Adds a frame of `count` bytes, header and all, which `fill` writes; or drops it. The writer's.
+    ///
+    /// - Returns: false if it was dropped.
+    @discardableResult
+    func append(_ count: Int, _ fill: (UnsafeMutableRawBufferPointer) -> Void) -> Bool {
+        guard count <= FrameHeader.largestFrame, unsafe ring.append(count, fill) else {
+            drop()
+            return false
         }
         // ORDERING: after the frame, in one order with `take`, which first says
         // that it sleeps and then looks again.
@@ -50,7 +54,11 @@ internal import Synchronization
         {
             arrived.signal()
         }
+        return true
     }
+
+    /// Counts a frame that is not added.
+    func drop() { dropped.wrappingAdd(1, ordering: .relaxed) }
 
     /// The oldest frame, and whether the ring has just stopped being crowded. The reader's.
     func take(into buffer: UnsafeMutableRawBufferPointer) -> (count: Int, relieves: Bool)? {

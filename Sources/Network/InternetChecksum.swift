@@ -24,6 +24,11 @@ package enum InternetChecksum {
         return UInt16(truncatingIfNeeded: folded)
     }
 
+    /// Where the sum of a TCP segment's pseudo header begins: with all but the addresses.
+    static func pseudoHeader(ofTCP count: Int) -> UInt16 {
+        add(UInt16(6).bigEndian, UInt16(truncatingIfNeeded: count).bigEndian)
+    }
+
     static func add(_ one: UInt16, _ other: UInt16) -> UInt16 {
         let (sum, overflow) = one.addingReportingOverflow(other)
         return sum &+ (overflow ? 1 : 0)

@@ -62,7 +62,7 @@ internal import Synchronization
     private let gate: Mutex<FrameGate>
     private let frames: GuestFrames
     private let wakeup: EventFD
-    private let counters = Counters()
+    private let counters = NetworkCounters()
     /// `NetworkOffloads` that the driver accepted.
     private let accepted = Atomic<UInt64>(0)
     /// The thread that sent last, which will not die of a broken pipe.
@@ -78,14 +78,6 @@ internal import Synchronization
         var isStopping = false
         var sleepsUpon = PollSet()
         var sleepsUntil: UInt64 = 0
-    }
-
-    private struct Counters: ~Copyable {
-        let sentFrames = Atomic<UInt64>(0)
-        let sentBytes = Atomic<UInt64>(0)
-        let receivedFrames = Atomic<UInt64>(0)
-        let receivedBytes = Atomic<UInt64>(0)
-        let refusedFrames = Atomic<UInt64>(0)
     }
 
     /// libslirp sets itself up once per process, and looks at nobody else meanwhile.
@@ -221,13 +213,12 @@ internal import Synchronization
         }
         if outcome == .refused { return refuse() }
         if outcome == .changed { wakeup.signal() }
-        counters.sentFrames.wrappingAdd(1, ordering: .relaxed)
-        counters.sentBytes.wrappingAdd(UInt64(bytes.count), ordering: .relaxed)
+        counters.send(bytes.count)
         return true
     }
 
     private func refuse() -> Bool {
-        counters.refusedFrames.wrappingAdd(1, ordering: .relaxed)
+        counters.refuse()
         return false
     }
 
@@ -247,20 +238,13 @@ internal import Synchronization
     package func receive(into buffer: UnsafeMutableRawBufferPointer) -> Int? {
         guard let (count, relieves) = unsafe frames.take(into: buffer) else { return nil }
         if relieves { wakeup.signal() }
-        counters.receivedFrames.wrappingAdd(1, ordering: .relaxed)
-        counters.receivedBytes.wrappingAdd(UInt64(count - FrameHeader.byteCount), ordering: .relaxed)
+        counters.receive(count - FrameHeader.byteCount)
         return count
     }
 
     package var statistics: NetworkStatistics {
-        var statistics = NetworkStatistics()
-        statistics.sentFrames = counters.sentFrames.load(ordering: .relaxed)
-        statistics.sentBytes = counters.sentBytes.load(ordering: .relaxed)
-        statistics.receivedFrames = counters.receivedFrames.load(ordering: .relaxed)
-        statistics.receivedBytes = counters.receivedBytes.load(ordering: .relaxed)
-        statistics.refusedFrames =
-            counters.refusedFrames.load(ordering: .relaxed) &+ shared.withLock { $0.stack.guestErrors }
-        statistics.droppedFrames = frames.droppedFrames
+        var statistics = counters.statistics(droppedFrames: frames.droppedFrames)
+        statistics.refusedFrames &+= shared.withLock { $0.stack.guestErrors }
         return statistics
     }
 }
