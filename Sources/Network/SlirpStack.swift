@@ -1,10 +1,20 @@
 internal import CSlirp
 internal import HostInterface
+internal import Synchronization
 
 /// libslirp, and what it needs of its surroundings: a clock, timers, and somebody
 /// to poll its sockets. Not for two threads at a time: whoever uses it holds the lock
 /// of the network that it belongs to.
+///
+/// Networks share what libslirp keeps once per process: the time of its last look at
+/// the clock, and the name servers that it found in /etc/resolv.conf. So each call
+/// into it is made under a second lock, which all of them share and which nobody
+/// holds while he waits.
 @safe final class SlirpStack: @unchecked Sendable {
+    /// Held during calls into libslirp; the inner lock of the two. What libslirp
+    /// calls back must not come here again.
+    private static let library = Mutex<Void>(())
+
     /// Takes a frame for the Guest.
     private let deliver: (UnsafeRawBufferPointer) -> Void
     // SAFETY: made in init, freed in deinit; libslirp calls back only from within
@@ -92,7 +102,9 @@ internal import HostInterface
         unsafe config.if_mru = largestPacket
         // Nil stands for no TFTP, no boot file, no name for the Guest; and
         // `enable_emu`, by which libslirp would rewrite some protocols' data, stays off.
-        unsafe slirp = slirp_new(&config, callbacks, Unmanaged.passUnretained(self).toOpaque())
+        SlirpStack.library.withLock { _ in
+            unsafe slirp = slirp_new(&config, callbacks, Unmanaged.passUnretained(self).toOpaque())
+        }
         guard unsafe slirp != nil else { throw HostError("cannot create the user network") }
     }
 
@@ -104,7 +116,7 @@ internal import HostInterface
 
     /// Ends all connections and forwards. What is asked of it later has no effect.
     func close() {
-        if let slirp = unsafe slirp { unsafe slirp_cleanup(slirp) }
+        if let slirp = unsafe slirp { SlirpStack.library.withLock { _ in unsafe slirp_cleanup(slirp) } }
         unsafe slirp = nil
         polled.removeAll()
     }
@@ -122,11 +134,13 @@ internal import HostInterface
     }
 
     func add(_ forward: PortForward) throws(HostError) {
-        let result = unsafe slirp_add_hostfwd(
-            slirp, forward.transport == .udp ? 1 : 0, SlirpStack.address(forward.hostAddress), Int32(forward.hostPort),
-            SlirpStack.address(UserNetwork.guest), Int32(forward.guestPort))
-        guard result == 0 else {
-            let error = Errno.current
+        let error: Errno? = SlirpStack.library.withLock { _ in
+            let result = unsafe slirp_add_hostfwd(
+                slirp, forward.transport == .udp ? 1 : 0, SlirpStack.address(forward.hostAddress),
+                Int32(forward.hostPort), SlirpStack.address(UserNetwork.guest), Int32(forward.guestPort))
+            return result == 0 ? nil : .current
+        }
+        if let error {
             let port = forward.hostPort
             throw HostError(
                 "cannot forward port \(port)", errno: error,
@@ -145,7 +159,9 @@ internal import HostInterface
     /// A frame from the Guest, without virtio's header.
     func input(_ frame: UnsafeRawBufferPointer) {
         guard let slirp = unsafe slirp else { return }
-        unsafe slirp_input(slirp, frame.baseAddress?.assumingMemoryBound(to: UInt8.self), Int32(frame.count))
+        SlirpStack.library.withLock { _ in
+            unsafe slirp_input(slirp, frame.baseAddress?.assumingMemoryBound(to: UInt8.self), Int32(frame.count))
+        }
     }
 
     /// Tells whose card the sender's address is on, so that answers can leave at once.
@@ -163,9 +179,11 @@ internal import HostInterface
         asked.removeAll(keepingCapacity: true)
         var timeout: UInt32 = 1000
         guard let slirp = unsafe slirp else { return timeout }
-        unsafe slirp_pollfds_fill(
-            slirp, &timeout, { socket, events, opaque in unsafe SlirpStack.stack(opaque).await(socket, events) },
-            Unmanaged.passUnretained(self).toOpaque())
+        SlirpStack.library.withLock { _ in
+            unsafe slirp_pollfds_fill(
+                slirp, &timeout, { socket, events, opaque in unsafe SlirpStack.stack(opaque).await(socket, events) },
+                Unmanaged.passUnretained(self).toOpaque())
+        }
         let now = Int64(HostClock.monotonicNanoseconds / 1_000_000)
         for timer in timers {
             if let time = timer.milliseconds { timeout = min(timeout, UInt32(clamping: time - now)) }
@@ -195,14 +213,16 @@ internal import HostInterface
     func serve() {
         guard let slirp = unsafe slirp else { return }
         let works = polled.wait(milliseconds: 0)
-        unsafe slirp_pollfds_poll(
-            slirp, works ? 0 : 1, { index, opaque in unsafe SlirpStack.stack(opaque).found(Int(index)) },
-            Unmanaged.passUnretained(self).toOpaque())
+        SlirpStack.library.withLock { _ in
+            unsafe slirp_pollfds_poll(
+                slirp, works ? 0 : 1, { index, opaque in unsafe SlirpStack.stack(opaque).found(Int(index)) },
+                Unmanaged.passUnretained(self).toOpaque())
+        }
         let now = Int64(HostClock.monotonicNanoseconds / 1_000_000)
         for timer in timers {
             guard let time = timer.milliseconds, time <= now else { continue }
             timer.milliseconds = nil
-            unsafe slirp_handle_timer(slirp, timer.kind, timer.argument)
+            SlirpStack.library.withLock { _ in unsafe slirp_handle_timer(slirp, timer.kind, timer.argument) }
         }
     }
 

@@ -80,9 +80,6 @@ internal import Synchronization
         var sleepsUntil: UInt64 = 0
     }
 
-    /// libslirp sets itself up once per process, and looks at nobody else meanwhile.
-    private static let creation = Mutex<Void>(())
-
     private let forwards: [PortForward]
     private let hasIPv6 = Sockets.hasIPv6
 
@@ -99,9 +96,8 @@ internal import Synchronization
     private static func makeStack(
         _ largestPacket: Int, hasIPv6: Bool, _ frames: GuestFrames, _ forwards: [PortForward]
     ) throws(HostError) -> SlirpStack {
-        let stack = try creation.withLock { _ throws(HostError) in
-            unsafe try SlirpStack(largestPacket: largestPacket, hasIPv6: hasIPv6) { frame in unsafe frames.append(frame)
-            }
+        let stack = unsafe try SlirpStack(largestPacket: largestPacket, hasIPv6: hasIPv6) { frame in
+            unsafe frames.append(frame)
         }
         for forward in forwards { try stack.add(forward) }
         stack.raiseBacklogs()
