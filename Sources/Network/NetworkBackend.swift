@@ -12,6 +12,9 @@ package protocol NetworkBackend: AnyObject, Sendable {
     /// The largest IP packet that it carries.
     var mtu: Int { get }
 
+    /// What the card is to be called, where the network has a say in it.
+    var cardAddress: MACAddress? { get }
+
     /// What the driver accepted; before `start`, and again after each reset.
     ///
     /// - Parameter largestPacket: the largest IP packet for which its receive buffers
@@ -44,6 +47,10 @@ package protocol NetworkBackend: AnyObject, Sendable {
     func receive(into buffer: UnsafeMutableRawBufferPointer) -> Int?
 
     var statistics: NetworkStatistics { get }
+}
+
+extension NetworkBackend {
+    package var cardAddress: MACAddress? { nil }
 }
 
 /// Work on frames that the two ends of a virtual cable may leave to each other.

@@ -1,10 +1,21 @@
 /// What `--net` says: `none`, `user[,forward=…]…` or `tap=NAME`, the last two
-/// with a `mac=` if one is wanted.
+/// with a `mac=` if one is wanted. In a house also the name of a switch, `lan0`,
+/// on which all are that give the same one.
 package struct NetworkOption: Sendable, Equatable {
     package enum Kind: Sendable, Equatable {
         case none
         case user([PortForward])
         case tap(String)
+        case `switch`(String)
+    }
+
+    /// Where an option is written, and so, what it can mean.
+    package enum Place: Sendable {
+        case commandLine
+        case house
+
+        /// What the option is called there.
+        var name: String { self == .house ? "\"net\"" : "--net" }
     }
 
     package var kind: Kind
@@ -16,7 +27,7 @@ package struct NetworkOption: Sendable, Equatable {
         self.macAddress = macAddress
     }
 
-    package init(parsing text: String) throws(NetworkOptionError) {
+    package init(parsing text: String, in place: Place = .commandLine) throws(NetworkOptionError) {
         var parts = text.split(separator: ",", omittingEmptySubsequences: false)
         let first = parts.removeFirst()
         var forwards: [PortForward] = []
@@ -28,7 +39,7 @@ package struct NetworkOption: Sendable, Equatable {
                         && other.hostPort == forward.hostPort
                 }
                 guard !forwards.contains(where: same) else {
-                    throw NetworkOptionError("--net forwards port \(forward.hostPort) twice")
+                    throw NetworkOptionError("\(place.name) forwards port \(forward.hostPort) twice")
                 }
                 forwards.append(forward)
             } else if part.hasPrefix("mac="), first != "none" {
@@ -36,7 +47,7 @@ package struct NetworkOption: Sendable, Equatable {
             } else {
                 let known = first == "user" ? "forward= and mac=" : first == "none" ? "nothing" : "mac="
                 throw NetworkOptionError(
-                    "'\(part)' in --net \(text) is unknown", advice: "after \(first) there may be \(known)")
+                    "'\(part)' in \(place.name) \(text) is unknown", advice: "after \(first) there may be \(known)")
             }
         }
         if first == "none" {
@@ -53,11 +64,29 @@ package struct NetworkOption: Sendable, Equatable {
                 })
             else { throw NetworkOptionError("'\(name)' is no name of a network interface", advice: "as in tap=tap0") }
             kind = .tap(name)
+        } else if place == .house, NetworkOption.isSwitchName(first) {
+            kind = .switch(String(first))
         } else {
-            throw NetworkOptionError(
-                "--net knows no '\(first)'", advice: "use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME"
-            )
+            var advice = "use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME"
+            if place == .house {
+                advice += ", or name a switch, as in lan0: 1 to 15 letters, digits, - and _"
+            } else if NetworkOption.isSwitchName(first) {
+                advice += "; a switch of that name needs a house: roost up"
+            }
+            throw NetworkOptionError("\(place.name) knows no '\(first)'", advice: advice)
         }
+    }
+
+    private static func isSwitchName(_ name: Substring) -> Bool {
+        (1...15).contains(name.utf8.count) && !["none", "user", "tap"].contains(name)
+            && name.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
+                    true
+                default: false
+                }
+            }
     }
 }
 
@@ -84,6 +113,10 @@ package struct MACAddress: Sendable, Equatable, CustomStringConvertible {
         }
         self.bytes = bytes
     }
+
+    /// As a number, the first byte highest.
+    init(number: UInt64) { bytes = (0..<6).map { UInt8(truncatingIfNeeded: number >> (40 - 8 * $0)) } }
+    var number: UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
 
     package var description: String {
         bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined(separator: ":")

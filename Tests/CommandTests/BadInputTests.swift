@@ -86,6 +86,7 @@ import Testing
             for word in words { #expect(result.errorText.contains(word), "\(result.errorText)") }
         }
         try refused("--net", "wifi", status: 64, "--net", "wifi", "user")
+        try refused("--net", "lan0", status: 64, "--net", "lan0", "a switch of that name needs a house", "roost up")
         try refused("--net", "user,forward=80", status: 64, "forward=80")
         try refused("--net", "user,forward=99999:22", status: 64, "99999")
         try refused("--net", "tap=", status: 64, "tap")

@@ -1,3 +1,4 @@
+import HostInterface
 import Network
 import Testing
 
@@ -27,7 +28,11 @@ struct NetworkOptionTests {
 
     @Test(arguments: [
         ("", "--net knows no '' (use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME)"),
-        ("usr", "--net knows no 'usr' (use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME)"),
+        (
+            "lan0",
+            "--net knows no 'lan0' (use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME; a switch of that name needs a house: roost up)"
+        ),
+        ("lan 0", "--net knows no 'lan 0' (use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME)"),
         (
             "none,mac=52:54:00:12:34:56",
             "'mac=52:54:00:12:34:56' in --net none,mac=52:54:00:12:34:56 is unknown (after none there may be nothing)"
@@ -70,5 +75,41 @@ struct NetworkOptionTests {
     func saysWhatIsWrong(_ text: String, _ line: String) {
         let error = #expect(throws: NetworkOptionError.self) { try NetworkOption(parsing: text) }
         #expect(error?.description == line)
+    }
+
+    @Test func namesASwitchInAHouse() throws {
+        #expect(try NetworkOption(parsing: "lan0", in: .house) == NetworkOption(kind: .switch("lan0")))
+        #expect(
+            try NetworkOption(parsing: "My_net-4567890,mac=02:00:00:00:00:0A", in: .house)
+                == NetworkOption(kind: .switch("My_net-4567890"), macAddress: MACAddress([2, 0, 0, 0, 0, 10])))
+        // What has a meaning keeps it.
+        #expect(try NetworkOption(parsing: "none", in: .house) == NetworkOption(kind: .none))
+        #expect(try NetworkOption(parsing: "user", in: .house) == NetworkOption(kind: .user([])))
+        #expect(try NetworkOption(parsing: "tap=tap0", in: .house) == NetworkOption(kind: .tap("tap0")))
+    }
+
+    @Test(arguments: ["", "tap", "lan 0", "länder", "a-name-too-long0", "lan0=", "../lan"])
+    func saysWhatASwitchMayBeCalled(_ name: String) {
+        let error = #expect(throws: NetworkOptionError.self) { try NetworkOption(parsing: name, in: .house) }
+        #expect(
+            error?.description
+                == "\"net\" knows no '\(name)' (use none, user[,forward=[tcp|udp:]HOSTPORT:GUESTPORT] or tap=NAME, "
+                + "or name a switch, as in lan0: 1 to 15 letters, digits, - and _)")
+    }
+
+    @Test func connectsAllThatNameTheSameSwitch() throws {
+        let lan = Switch()
+        let option = try NetworkOption(parsing: "lan0", in: .house)
+        var asked: [String] = []
+        let backends = try (0..<2).map { _ in
+            try option.makeBackend { name in
+                asked.append(name)
+                return lan
+            }
+        }
+        #expect(asked == ["lan0", "lan0"])
+        #expect(backends.map { $0?.cardAddress?.bytes.last } == [0x56, 0x57])
+        let error = #expect(throws: HostError.self) { try option.makeBackend() }
+        #expect(error?.description == "cannot connect a guest to lan0 (a switch needs a house: roost up)")
     }
 }
