@@ -86,10 +86,10 @@ test-debian: debian ## a whole Debian: login, ssh, reboot, poweroff (DISK=FILE a
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	ROOST_DEBIAN='$(or $(DISK),debian.ext4)' $(SWIFT) test -c release --skip-build $(FLAGS) --filter DebianTests
 
-test-threads: deps ## virtio devices and their drivers under the thread sanitizer
-	ROOST_TESTS=Virtio $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
-	ROOST_TESTS=Virtio TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
-	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter Virtio $(FLAGS)
+test-threads: deps ## virtio devices and their drivers, and networks, under the thread sanitizer
+	ROOST_TESTS=Virtio,Network $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
+	ROOST_TESTS=Virtio,Network TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
+	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter 'Virtio|Network' $(FLAGS)
 
 # The samples, in their own words: Guest/Sources/Samples. For a machine without a
 # system, so with a triple of their own; the linker leaves the symbols in.

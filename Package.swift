@@ -118,7 +118,7 @@ let package = Package(
         tests(
             "HostileGuest",
             ["EngineTesting", "CPUOracle", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
-        tests("Network", ["Network", "HostInterface", "CHost"]),
+        tests("Network", ["CSanitizer", "Network", "HostInterface", "CHost"]),
         // The host's CPU as a judge of engines; tests, fuzzers and benches only.
         .target(name: "COracle"),
         room("CPUOracle", ["COracle", "CZydis"]),
