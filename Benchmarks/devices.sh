@@ -3,7 +3,7 @@
 # Benchmarks/run.
 #
 # Roost's own initramfs is everybody's: its /init boots the Debian, and
-# guest/devices, put on top of it, does all the rest.
+# guest/devices does all the rest.
 
 device_runs=${BENCH_RUNS:-3} device_seconds=${BENCH_SECONDS:-1}
 device_cpus='max qemu64'
@@ -29,9 +29,7 @@ without=
 [ $have_tap = yes ] || without="${without}a TAP cannot be made here, not even in a namespace of one's own."
 [ -z "$without" ] || say "$without"
 
-"$out/../release/RoostBench" initramfs "$package" "$busybox" >"$out/initramfs.roost"
-make_initramfs "$PWD/Benchmarks/guest/devices" devices "$out/peer" peer >"$out/initramfs.devices"
-cat "$out/initramfs.roost" "$out/initramfs.devices" >"$out/initramfs.both"
+make_device_initramfs
 tsc_khz=$("$out/../release/RoostBench" tsc)
 # Each block is there, and in the page cache.
 head -c 256M /dev/urandom >"$out/disk"

@@ -30,6 +30,13 @@ make_initramfs() { # file name…
     cpio_header 0 0 0 'TRAILER!!!'
 }
 
+# Roost's own, with guest/devices on top of it.
+make_device_initramfs() {
+    "$out/../release/RoostBench" initramfs "$package" "$busybox" >"$out/initramfs.roost"
+    make_initramfs "$PWD/Benchmarks/guest/devices" devices "$out/peer" peer >"$out/initramfs.devices"
+    cat "$out/initramfs.roost" "$out/initramfs.devices" >"$out/initramfs.both"
+}
+
 # Debian's kernel and busybox, out of Roost's cache of packages; a boot fills the cache.
 find_packages() {
     "$roost" run -- true </dev/null || die 'Roost does not boot'

@@ -187,6 +187,17 @@ report_devices() {
             "| ≤ 0.2 | $(verdict "$interrupts" 0.2 ≤) |"
     done < <(grep -v '^#' Benchmarks/device-rows)
 }
+report_lan() {
+    local name text unit promised
+    report_conditions "$lan_runs" microvm
+    echo 'Roost has both guests in one process, with a switch between them; QEMU has two processes, with `-netdev socket`.'
+    echo
+    echo '| work, from guest to guest | time for one | QEMU TCG | Roost | TCG ÷ Roost | promised | |'
+    echo '|---|---|--:|--:|--:|--:|---|'
+    while IFS='|' read -r name text unit promised; do
+        device_line "$name" "$text" "$unit" "$promised"
+    done < <(grep -v '^#' Benchmarks/lan-rows)
+}
 device_line() { # name text unit promised
     local roost_time tcg
     roost_time=$(device_figure roost "$1") tcg=$(device_tcg_figure "$1")
