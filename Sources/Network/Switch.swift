@@ -26,7 +26,8 @@ internal import Synchronization
 // one buffer to the other (`TCPSegments`, `FrameHeader.completeChecksum`).
 //
 // That is also why the MTU is no more than an ordinary Ethernet's. The user
-// network's 65,520 bytes would save nothing where large segments pass anyway, and
+// network's 65,520 bytes save nothing where large segments pass anyway (tried with
+// two Linux Guests: 0.8 ms a MiB with either, and the difference is noise), and
 // there would be packets that some Guests' drivers have no room for: those who do
 // not know that a card may have an MTU.
 //
