@@ -214,8 +214,8 @@ package enum CodeHolder: UInt8, Sendable {
     /// does; but not what others see, too.
     package func clear() {
         var start: UInt64 = 0
-        let shared = overlays.withLock { $0.map(\.addresses) } + [lowEnd..<max(lowEnd, min(Self.holeEnd, highEnd))]
-        for range in shared.sorted(by: { $0.lowerBound < $1.lowerBound }) + [highEnd..<highEnd] {
+        let gaps = sharedRanges + [lowEnd..<max(lowEnd, min(Self.holeEnd, highEnd))]
+        for range in gaps.sorted(by: { $0.lowerBound < $1.lowerBound }) + [highEnd..<highEnd] {
             if range.lowerBound > start {
                 _ = unsafe madvise(base + Int(start), Int(range.lowerBound - start), MADV_REMOVE)
             }
@@ -251,6 +251,11 @@ package enum CodeHolder: UInt8, Sendable {
         try range?.map(region.file, fileOffset: 0, at: Int(address.rawValue), count: region.byteCount)
         overlays.withLock { $0.append(Overlay(addresses: address.rawValue..<end, place: region.place)) }
         noteWrite(address, region.byteCount)
+    }
+
+    /// What others see, too, in order.
+    package var sharedRanges: [Range<UInt64>] {
+        overlays.withLock { $0.map(\.addresses) }.sorted { $0.lowerBound < $1.lowerBound }
     }
 
     /// Where this byte is in memory that others can map, too; nil if it is the Guest's own.

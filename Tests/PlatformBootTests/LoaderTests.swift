@@ -72,6 +72,28 @@ import X86
         #expect(zip(map, map.dropFirst()).allSatisfy { $0.start + $0.byteCount <= $1.start })
     }
 
+    @Test func keepsOffWhatOthersSee() throws {
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        let region = try SharedRegion(name: "shared", byteCount: 2 << 20)
+        try memory.map(region, at: GuestPhysicalAddress(60 << 20))
+        #expect(
+            MemoryRange.map(of: memory).suffix(3) == [
+                MemoryRange(0x10_0000..<60 << 20, .ram), MemoryRange(60 << 20..<62 << 20, .reserved),
+                MemoryRange(62 << 20..<64 << 20, .ram),
+            ])
+        let kernel = Synthetic.bzImage(payload: Pack.gzip(Synthetic.vmlinux()))
+        let source = BootSource(kernel: kernel, kernelName: "k", initrd: [UInt8](repeating: 1, count: 3 << 20))
+        let entry = try loadKernel(source, into: memory, rsdp: GuestPhysicalAddress(0))
+        #expect(entry.initrd == 57 << 20..<60 << 20, "not in the smaller piece above")
+
+        let other = try GuestMemory(byteCount: 64 << 20)
+        try other.map(region, at: GuestPhysicalAddress(entry.kernel.lowerBound))
+        let error = #expect(throws: HostError.self) {
+            try loadKernel(source, into: other, rsdp: GuestPhysicalAddress(0))
+        }
+        #expect(error?.description.contains("over the region at") == true)
+    }
+
     @Test func respectsTheInitrdLimit() throws {
         let bench = try Bench(mebibytes: 128)
         let kernel = Synthetic.bzImage(payload: Pack.gzip(Synthetic.vmlinux())) {

@@ -56,15 +56,26 @@ package struct MemoryRange: Equatable, Sendable {
         self.kind = kind
     }
 
-    /// The map of a machine with this memory, in ascending order.
+    /// The map of a machine with this memory, in ascending order. What other
+    /// Guests see, too, is reserved: a kernel that took it for RAM would give
+    /// it to whoever asks.
     package static func map(of memory: GuestMemory) -> [MemoryRange] {
         var map = [
             MemoryRange(0..<BootArea.firmware.lowerBound, .ram),
             MemoryRange(BootArea.firmware.lowerBound..<0xa_0000, .reserved),
             MemoryRange(BootArea.acpi, .reserved),
         ]
-        if memory.lowEnd > 0x10_0000 { map.append(MemoryRange(0x10_0000..<memory.lowEnd, .ram)) }
-        if memory.highEnd > GuestMemory.holeEnd { map.append(MemoryRange(GuestMemory.holeEnd..<memory.highEnd, .ram)) }
+        for ram in [
+            0x10_0000..<max(0x10_0000, memory.lowEnd), GuestMemory.holeEnd..<max(GuestMemory.holeEnd, memory.highEnd),
+        ] {
+            var start = ram.lowerBound
+            for shared in memory.sharedRanges where shared.overlaps(ram) {
+                if shared.lowerBound > start { map.append(MemoryRange(start..<shared.lowerBound, .ram)) }
+                map.append(MemoryRange(shared, .reserved))
+                start = shared.upperBound
+            }
+            if start < ram.upperBound { map.append(MemoryRange(start..<ram.upperBound, .ram)) }
+        }
         return map
     }
 }
@@ -104,6 +115,11 @@ extension KernelLoader {
     }
 
     func checkMemory(_ kernel: Range<UInt64>) throws(HostError) {
+        for shared in memory.sharedRanges where shared.overlaps(kernel) {
+            throw source.refuse(
+                "it wants to be loaded over the region at \(GuestPhysicalAddress(shared.lowerBound))",
+                advice: "have the region begin at \(GuestPhysicalAddress(pageAligned(kernel.upperBound))) or above")
+        }
         guard kernel.upperBound > memory.lowEnd else { return }
         let mebibytes = (kernel.upperBound + 0xf_ffff) >> 20
         throw source.refuse(
@@ -143,10 +159,14 @@ extension KernelLoader {
     /// - Returns: where it is; nil without an initrd.
     func placeInitrd(below end: UInt64, above kernel: Range<UInt64>) throws(HostError) -> Range<UInt64>? {
         guard let initrd = source.initrd else { return nil }
-        let top = min(end, memory.lowEnd)
         let bottom = pageAligned(max(kernel.upperBound, 0x10_0000))
+        // In the largest piece of RAM there is: regions may lie in the midst of it.
+        let shared = memory.sharedRanges.filter { $0.lowerBound < memory.lowEnd }
+        let gaps = zip([bottom] + shared.map(\.upperBound), shared.map(\.lowerBound) + [memory.lowEnd])
+        let gap = gaps.max { Int64($0.1) - Int64($0.0) < Int64($1.1) - Int64($1.0) } ?? (bottom, memory.lowEnd)
+        let top = min(end, gap.1)
         let count = UInt64(initrd.count)
-        if top < bottom || count > top - bottom || (top - count) & ~0xfff < bottom {
+        if top < bottom || count > top - bottom || (top - count) & ~0xfff < max(bottom, gap.0) {
             let needed = bottom + count + 4095
             guard needed <= min(end, GuestMemory.holeStart) else {
                 throw HostError(
