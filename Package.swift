@@ -115,6 +115,16 @@ let package = Package(
         tests(
             "Virtio",
             ["VirtioTesting", "VirtioDevices", "Virtio", "Platform", "CPUOracle", "GuestMemory", "HostInterface"]),
+        // Guests without code, for what the Host makes of their hypercalls.
+        .target(
+            name: "LguestTesting", dependencies: ["Lguest", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            path: "Tests/LguestTesting", swiftSettings: settings),
+        tests(
+            "Lguest",
+            [
+                "LguestTesting", "EngineTesting", "VirtioTesting", "CPUOracle", "Lguest", "VirtioDevices", "Virtio",
+                "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+            ]),
         tests(
             "HostileGuest",
             ["EngineTesting", "CPUOracle", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
