@@ -1,5 +1,5 @@
 package import GuestMemory
-package import Lguest
+internal import Lguest
 
 /// Where a Guest of the tests has what, in its first MiB.
 package enum Place {

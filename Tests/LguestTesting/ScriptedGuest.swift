@@ -1,5 +1,5 @@
 package import GuestMemory
-package import HostInterface
+internal import HostInterface
 package import Lguest
 internal import Synchronization
 internal import VirtualCPU

@@ -12,6 +12,7 @@ package final class ScriptedVCPU: VCPU {
     private var state = VCPUState()
     package private(set) var hypercall = Hypercall(rax: 0, rbx: 0, rcx: 0, rdx: 0, rsi: 0, privilege: 0)
     private var next: Hypercall?
+    private weak var handler: (any HypercallHandler)?
     /// Of the last hypercall.
     package private(set) var result: UInt64 = 0
 
@@ -26,7 +27,7 @@ package final class ScriptedVCPU: VCPU {
     package func run() -> VCPUExit {
         if let next {
             (hypercall, self.next) = (next, nil)
-            return .hypercall
+            if handler?.perform() != true { return .hypercall }
         }
         guest?.interrupt()
         requests.clear(.stop)
@@ -34,6 +35,7 @@ package final class ScriptedVCPU: VCPU {
     }
 
     package func answerHypercall(_ result: UInt64) { self.result = result }
+    package func handleHypercalls(by handler: any HypercallHandler) { self.handler = handler }
     package func complete(_ value: UInt64) {}
     package func refuse() {}
     package func reset() { state = VCPUState() }
