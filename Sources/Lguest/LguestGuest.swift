@@ -163,7 +163,7 @@ package final class LguestGuest: @unchecked Sendable {
 
     /// One stretch of the Guest. Nil: on with it.
     private func round(_ body: Body) throws(Errno) -> LguestPending? {
-        if body.calls.waits { _ = body.calls.perform() }
+        if body.calls.waits, pending == nil, !isDead { _ = body.calls.perform() }
         if let pending { return pending }
         if waker.isClosed { throw .again }
         if interrupted.load(ordering: .relaxed), interrupted.exchange(false, ordering: .sequentiallyConsistent) {
@@ -236,6 +236,11 @@ package final class LguestGuest: @unchecked Sendable {
         if isDead { throw .notFound }
         // ORDERING: the gate, then the request; `round` takes the request back, then looks at the gate.
         waker.close()
+        // ORDERING: the gate, then the death; `die` has them the other way round.
+        if died.load(ordering: .sequentiallyConsistent) {
+            waker.open()
+            throw .notFound
+        }
         requests.post(.stop)
         if body.owner != HostThread.currentIdentity { try waker.wait() }
     }
@@ -268,7 +273,9 @@ package final class LguestGuest: @unchecked Sendable {
 
     func die(_ death: LguestDeath) {
         state.withLock { if $0.death == nil { $0.death = death } }
-        died.store(true, ordering: .releasing)
+        died.store(true, ordering: .sequentiallyConsistent)
+        // Who has broken it off waits for a release that is refused to the dead.
+        waker.open()
         requests.post(.stop)
     }
 
@@ -281,10 +288,10 @@ package final class LguestGuest: @unchecked Sendable {
             return state.body
         }
         kill("closed")
-        waker.open()
+        running.withLock { _ in }
+        // After its last hypercall, which may have bound something.
         host.remove(self)
         guard let body else { return }
-        running.withLock { _ in }
         body.interrupts.stop()
         state.withLock { $0.body = nil }
         eventFDs = []
