@@ -1,4 +1,5 @@
 import GuestMemory
+import HostInterface
 import Platform
 import Testing
 import VirtualCPU
