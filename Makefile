@@ -73,11 +73,11 @@ run: build ## boots Debian's cloud kernel to a shell (ARGS='--verbose -- uname -
 debian: build ## a disk with a whole Debian, debian.ext4 (DISK=FILE, SIZE=2G, PACKAGES='fio dbench')
 	@tools/make-debian $(if $(SIZE),--size '$(SIZE)') $(if $(PACKAGES),--packages '$(PACKAGES)') $(if $(KERNEL),--kernel '$(KERNEL)') '$(or $(DISK),debian.ext4)'
 
-test: deps ## builds and runs all tests
+test: deps guests ## builds and runs all tests
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	$(SWIFT) test -c release --skip-build $(FLAGS)
 
-test-thorough: deps ## the same with ten times the random cases, longer fuzzing, a guest under stress, and test-threads
+test-thorough: deps guests ## the same with ten times the random cases, longer fuzzing, a guest under stress, and test-threads
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	ROOST_CASES=3000000 ROOST_FUZZ_SECONDS=120 ROOST_STRESS_SECONDS=20 $(SWIFT) test -c release --skip-build $(FLAGS)
 	$(MAKE) test-threads
@@ -141,6 +141,7 @@ fuzz-virtio: deps ## the driver's side of each virtio device under libFuzzer (SE
 
 check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages
 	$(SWIFT) build -c release --build-tests -Xswiftc -warnings-as-errors
+	$(SWIFT) $(GUEST_BUILD) -Xswiftc -warnings-as-errors
 	tools/extract --check
 
 contents: ## refreshes the table of contents in JOURNEY.md

@@ -89,6 +89,13 @@ let package = Package(
         tests("Command", ["HostInterface", "CHost", "roost"]),
         tests("Boot", ["Launcher", "HostInterface", "roost"]),
         tests("Journey", ["HostInterface"]),
+        // Guests in Swift (make guests), on lguest's bus.
+        tests(
+            "Guest",
+            [
+                "Launcher", "Lguest", "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "VirtualCPU",
+                "GuestMemory", "HostInterface",
+            ]),
         // What every engine must pass, and the machines that its tests share.
         .target(
             name: "EngineTesting",

@@ -13,6 +13,9 @@ public enum Pages {
         end = Boot.freeEnd
     }
 
+    /// Memory from `address` on is somebody else's: shared with other Guests, say.
+    public static func stop(before address: UInt64) { end = min(end, address) }
+
     /// `count` pages in a row, all zeros. Ends the Guest if there are no more.
     public static func take(_ count: Int = 1) -> Region {
         let bytes = UInt64(count) * UInt64(size)

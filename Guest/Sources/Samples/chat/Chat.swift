@@ -1,7 +1,7 @@
 import GuestKit
 
 /// Talks to another Guest that runs the same program, by DMA: `region=0x…` is
-/// a page that both share, `me=0` one of them and `me=1` the other. Each binds
+/// a page of memory that both share, `me=0` one of them and `me=1` the other. Each binds
 /// a word of the page and sends to the other's. ^D or `bye` ends both.
 @main struct Chat {
     static let irq = 30
@@ -10,7 +10,7 @@ import GuestKit
         guard let region = Boot.number("region"), let me = Boot.number("me"), me < 2 else {
             panic("chat needs region=ADDRESS and me=0 or me=1")
         }
-        Paging.map(region..<region + UInt64(Pages.size))
+        Pages.stop(before: region)
         var console = LguestBus.require(Console.self, "console")
         guard var inbox = Inbox(key: region + 4 * me, irq: irq) else { panic("no room to bind a key") }
         let other = region + 4 * (1 - me)
