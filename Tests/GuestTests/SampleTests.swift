@@ -16,11 +16,11 @@ struct SampleTests {
 
     private func engine(_ name: String) throws -> Engine { try #require(EngineTable.all.first { $0.name == name }) }
 
-    private func withDisk(_ bytes: [UInt8], _ body: (Block) throws -> Void) throws {
+    private func withDisk(_ bytes: [UInt8], readOnly: Bool = true, _ body: (Block) throws -> Void) throws {
         let folder = try Files.createTemporaryFolder(beside: "/tmp/roost-sample")
         defer { Files.remove(folder) }
         try Files.writeAtomically(bytes, to: folder + "/disk")
-        try body(Block(try DiskImages.open(path: folder + "/disk", format: .raw, readOnly: true)))
+        try body(Block(try DiskImages.open(path: folder + "/disk", format: .raw, readOnly: readOnly)))
     }
 
     @Test(arguments: engines) func helloSaysOneLine(_ name: String) throws {
@@ -143,15 +143,41 @@ struct SampleTests {
         #expect(guest.remarks == [])
     }
 
+    @Test(.enabled(if: hasCurl, "there is no curl here"))
+    func httpdBearsLossAndRepetition() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        let port = try Loopback.freePort()
+        let network = LossyNetwork(
+            try UserNetwork(forwards: [try PortForward(parsing: "\(port):80")]), rarity: 6, seed: seed)
+        let guest = try SampleGuest("httpd", try engine(Self.engines[0]), devices: [Net(network)])
+        try guest.start()
+        defer {
+            guest.stop()
+            _ = guest.join()
+        }
+        #expect(guest.hasPrinted("ready\n"))
+        let root = "http://127.0.0.1:\(port)/"
+        let requests = Array(repeating: ["-o", "/dev/null", root], count: 16).flatMap { $0 }
+        let result = try Subprocess.run(
+            ["curl", "-s", "--max-time", "60", "--parallel", "-w", "%{http_code} %{size_download}\n"] + requests)
+        let lines = Set(String(decoding: result.output, as: UTF8.self).split(separator: "\n"))
+        #expect(
+            result.status == 0 && lines.count == 1 && lines.first?.hasPrefix("200 ") == true, "seed \(seed): \(lines)")
+        #expect(network.lostFrames > 0)
+        #expect(guest.remarks == [])
+    }
+
     static let hasCurl = (try? Subprocess.run(["curl", "--version"]))?.status == 0
 
     @Test(arguments: engines) func theKitHolds(_ name: String) throws {
-        let guest = try SampleGuest(
-            "exercise", try engine(name), commandLine: "number=0x1f bare", devices: [Entropy()])
-        #expect(try guest.run()?.isPowerOff == true)
-        #expect(guest.lines.count == 12)
-        for line in guest.lines { #expect(line.hasSuffix(": yes"), "\(line)") }
-        #expect(guest.remarks == [])
+        try withDisk([UInt8](repeating: 0, count: 16384), readOnly: false) { disk in
+            let guest = try SampleGuest(
+                "exercise", try engine(name), commandLine: "number=0x1f bare", devices: [Entropy(), disk])
+            #expect(try guest.run()?.isPowerOff == true)
+            #expect(guest.lines.count == 15)
+            for line in guest.lines { #expect(line.hasSuffix(": yes"), "\(line)") }
+            #expect(guest.remarks == [])
+        }
     }
 
     @Test(arguments: [

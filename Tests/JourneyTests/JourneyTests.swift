@@ -45,7 +45,7 @@ import Testing
         }
     }
 
-    @Test(arguments: ["Preparation", "Launcher", "Host", "Switcher"])
+    @Test(arguments: ["Preparation", "Guest", "Launcher", "Host", "Switcher"])
     func chaptersCanBePrinted(_ chapter: String) throws {
         let result = try Subprocess.run(["tools/extract", chapter])
         #expect(result.status == 0, "\(result.errorText)")

@@ -3,14 +3,13 @@ import GuestKit
 /// Tries the kit, for SampleTests: each line says what and whether it held.
 /// `end=NAME` ends it in one of the ways there are.
 @main struct Exercise {
-    static let line = 7
-
     static func main() {
         say("text", "\(-5) \(UInt64.max) \(hex: 0xbeef)" as Text == "-5 18446744073709551615 0xbeef")
         say("words", Boot.word("nothing") == nil && Boot.number("number") == 0x1f && Boot.word("bare") != nil)
         clock()
         ring()
         bus()
+        disk()
         memory()
         end(Boot.word("end") ?? "")
     }
@@ -68,6 +67,19 @@ import GuestKit
         var seen: UInt8 = 0
         for _ in 0..<10_000 { seen |= 1 << entropy.number(below: 6) }
         say("entropy", seen == 0b11_1111)
+    }
+
+    /// Writes to the end of the disk and reads it back.
+    static func disk() {
+        guard var disk = LguestBus.first(Disk.self), !disk.isReadOnly else { return }
+        let (out, back) = (Pages.take(), Pages.take())
+        for index in 0..<out.count { out[index] = UInt8(truncatingIfNeeded: index &* 7) }
+        let sector = disk.sectors - UInt64(out.count / Disk.sectorBytes)
+        say("write and flush", disk.write(sector, from: out) && disk.flush())
+        var isSame = disk.read(sector, into: back)
+        for index in 0..<out.count { isSame = isSame && out[index] == back[index] }
+        say("read", isSame)
+        say("beyond the end", !disk.read(disk.sectors, into: back))
     }
 
     static func memory() {

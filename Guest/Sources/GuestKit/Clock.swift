@@ -33,10 +33,12 @@ public enum Clock {
     /// Seconds since 1970, UTC.
     public static var wallClock: UInt64 { Hypercall.wallClock() }
 
+    /// Sleeps at least so long; interrupts are handled.
     public static func sleep(nanoseconds duration: UInt64) {
         _ = Interrupts.wait(until: false, before: nanoseconds &+ duration)
     }
 
+    /// Sleeps at least so long.
     public static func sleep(milliseconds: UInt64) { sleep(nanoseconds: milliseconds &* 1_000_000) }
 }
 //:

@@ -6,6 +6,7 @@
 
 /// A virtio console: bytes in, bytes out.
 public struct Console: ~Copyable, LguestDriver {
+    /// virtio's number for it.
     public static let type: UInt8 = 3
     /// What a terminal sends for ^D: no more will come.
     public static let endOfTransmission: UInt8 = 4
@@ -16,6 +17,7 @@ public struct Console: ~Copyable, LguestDriver {
     private let outputPage = Pages.take()
     private var unread = Region(address: 0, count: 0)
 
+    /// Starts it, and is ready for what is typed.
     public init?(_ device: LguestDevice) {
         guard device.accept() != nil, let input = device.queue(0), let output = device.queue(1), device.start() else {
             device.fail()
@@ -58,6 +60,7 @@ public struct Console: ~Copyable, LguestDriver {
         text.withRegion { write($0) }
     }
 
+    /// Sleeps until the Host has taken all of it.
     public mutating func write(_ region: Region) {
         var rest = region
         while rest.count > 0 {

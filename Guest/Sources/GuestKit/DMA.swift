@@ -52,6 +52,7 @@ public enum DMA {
         return buffer.usedLength
     }
 
+    /// The same with a text.
     public static func send(_ text: Text, to key: UInt64) -> Int { text.withRegion { send($0, to: key) } }
 
     @safe nonisolated(unsafe) private static var scratch: Region?

@@ -6,7 +6,9 @@
 
 /// A virtio disk, one request at a time.
 public struct Disk: ~Copyable, LguestDriver {
+    /// virtio's number for it.
     public static let type: UInt8 = 2
+    /// What `sectors` counts, whatever the disk's blocks are.
     public static let sectorBytes = 512
 
     private enum Feature {
@@ -22,6 +24,7 @@ public struct Disk: ~Copyable, LguestDriver {
 
     /// How many there are.
     public let sectors: UInt64
+    /// Whether `write` is in vain.
     public let isReadOnly: Bool
     private let canFlush: Bool
     private var queue: Virtqueue
@@ -29,6 +32,7 @@ public struct Disk: ~Copyable, LguestDriver {
     private var header: Region { page.part(0, 16) }
     private var answer: Region { page.part(16, 1) }
 
+    /// Starts it.
     public init?(_ device: LguestDevice) {
         guard let features = device.accept(Feature.readOnly | Feature.flush), let queue = device.queue(0),
             let sectors = device.take(0, as: UInt64.self), device.start()
@@ -48,6 +52,7 @@ public struct Disk: ~Copyable, LguestDriver {
         return finish(queue.add([.read(header), .write(region), .write(answer)]))
     }
 
+    /// Writes the region, whole sectors, from `sector` on. False: it could not.
     public mutating func write(_ sector: UInt64, from region: Region) -> Bool {
         ask(Request.write, sector)
         return finish(queue.add([.read(header), .read(region), .write(answer)]))

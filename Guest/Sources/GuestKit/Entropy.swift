@@ -1,11 +1,13 @@
 /// A virtio source of random bytes: a queue, and nothing else.
 public struct Entropy: ~Copyable, LguestDriver {
+    /// virtio's number for it.
     public static let type: UInt8 = 4
 
     private var queue: Virtqueue
     private let page = Pages.take()
     private var unused = Region(address: 0, count: 0)
 
+    /// Starts it; it is asked for bytes when some are wanted.
     public init?(_ device: LguestDevice) {
         guard device.accept() != nil, let queue = device.queue(0), device.start() else {
             device.fail()

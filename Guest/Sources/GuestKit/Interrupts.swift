@@ -50,6 +50,7 @@ public enum Interrupts {
             Shared.load(LguestData.blockedInterrupts) | 1 << UInt64(irq), at: LguestData.blockedInterrupts)
     }
 
+    /// Lets it come again, at once if it has waited.
     public static func unblock(_ irq: Int) {
         Shared.store(
             Shared.load(LguestData.blockedInterrupts) & ~(1 << UInt64(irq)), at: LguestData.blockedInterrupts)

@@ -13,6 +13,7 @@
 
 /// The page of devices above the top of memory.
 public enum LguestBus {
+    /// All of them, in the Launcher's order.
     public static var devices: Devices { Devices() }
 
     /// The first device that `Driver` can drive, with its driver; nil if there is none.
@@ -44,9 +45,11 @@ public enum LguestBus {
         return end
     }
 
+    /// Reads one descriptor after the other.
     public struct Devices: Sequence, IteratorProtocol {
         private var offset = 0
 
+        /// The next device; nil at the end of the page.
         public mutating func next() -> LguestDevice? {
             let page = LguestBus.page
             guard offset <= page.count - Int(LguestDescriptor.headerBytes), page[offset] != 0 else { return nil }

@@ -24,7 +24,9 @@ public struct LguestDevice: Sendable {
 
     /// virtio's number: 1 network, 2 disk, 3 console, 4 entropy.
     public var type: UInt8 { byte(LguestDescriptor.type) }
+    /// How many `queue` knows.
     public var queueCount: Int { Int(byte(LguestDescriptor.queueCount)) }
+    /// How long the configuration is.
     public var configurationBytes: Int { Int(byte(LguestDescriptor.configurationBytes)) }
 
     private var featureBytes: Int { Int(byte(LguestDescriptor.featureBytes)) }
@@ -56,6 +58,7 @@ public struct LguestDevice: Sendable {
 
     // MARK: Features
 
+    /// VIRTIO_F_VERSION_1: what every device here has, and every driver accepts.
     public static let version1: UInt64 = 1 << 32
 
     /// What the device offers, bit by bit. Those above 63 are nobody's yet.
@@ -89,6 +92,7 @@ public struct LguestDevice: Sendable {
         return !needsReset
     }
 
+    /// FAILED: it is given up, and the device stops.
     public func fail() { status |= LguestDescriptor.failed }
 
     // MARK: Configuration

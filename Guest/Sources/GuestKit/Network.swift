@@ -10,6 +10,7 @@
 
 /// A virtio network card.
 public struct Network: ~Copyable, LguestDriver {
+    /// virtio's number for it.
     public static let type: UInt8 = 1
     /// Most bytes of a frame, Ethernet header and all.
     public static let frameBytes = 1514
@@ -20,6 +21,7 @@ public struct Network: ~Copyable, LguestDriver {
 
     /// A frame that was received: the bytes from the Ethernet header on.
     public struct Frame {
+        /// From the Ethernet header on.
         public let bytes: Region
         fileprivate let slot: Int
     }
@@ -37,6 +39,7 @@ public struct Network: ~Copyable, LguestDriver {
     /// A bit for each.
     private var freeToSend: UInt16 = 0xffff
 
+    /// Starts it, with room for sixteen frames.
     public init?(_ device: LguestDevice) {
         guard device.accept(Feature.mac) != nil, let input = device.queue(0), let output = device.queue(1),
             let address = device.take(0, as: InlineArray<6, UInt8>.self), device.start()
@@ -63,6 +66,7 @@ public struct Network: ~Copyable, LguestDriver {
         return Frame(bytes: Network.slot(received, slot).part(Network.headerBytes, length), slot: slot)
     }
 
+    /// Gives a frame that was received back to the device.
     public mutating func recycle(_ frame: Frame) {
         post(frame.slot)
         input.notify()

@@ -3,6 +3,7 @@ internal import CGuest
 /// Memory for drivers and tables, a page or more at a time, from the end of
 /// the program up. Nobody gives any back: whatever asks lives as long as the Guest.
 public enum Pages {
+    /// Of bytes.
     public static let size = 4096
 
     @safe private nonisolated(unsafe) static var next: UInt64 = 0

@@ -3,7 +3,9 @@ internal import Synchronization
 /// Bytes of the Guest's memory, and the bounds that every access is held to.
 /// All memory is mapped to itself, so an address is physical and virtual at once.
 @safe public struct Region: Sendable {
+    /// Of the first byte.
     public let address: UInt64
+    /// Of bytes.
     public let count: Int
 
     /// The caller knows that nobody else uses these bytes as something else.
@@ -21,21 +23,25 @@ internal import Synchronization
     /// The first `length` bytes.
     public func prefix(_ length: Int) -> Region { part(0, length) }
 
+    /// The value at `offset`, which need not be aligned.
     public func load<Value: BitwiseCopyable>(_ offset: Int, as type: Value.Type = Value.self) -> Value {
         check(offset, MemoryLayout<Value>.size)
         return unsafe pointer(offset).loadUnaligned(as: type)
     }
 
+    /// Puts the value to `offset`, which need not be aligned.
     public func store<Value: BitwiseCopyable>(_ value: Value, at offset: Int) {
         check(offset, MemoryLayout<Value>.size)
         unsafe pointer(offset).storeBytes(of: value, as: Value.self)
     }
 
+    /// The byte at `offset`.
     public subscript(offset: Int) -> UInt8 {
         get { load(offset) }
         nonmutating set { store(newValue, at: offset) }
     }
 
+    /// Sets each byte.
     public func fill(_ byte: UInt8 = 0) {
         guard count > 0 else { return }
         unsafe pointer(0).initializeMemory(as: UInt8.self, repeating: byte, count: count)

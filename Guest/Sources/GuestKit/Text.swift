@@ -3,16 +3,22 @@
 ///
 ///     print("sector \(sector) of \(disk.sectors), at \(hex: address)")
 public struct Text: ExpressibleByStringInterpolation {
+    /// Literals are not copied before they are used.
     public typealias StringLiteralType = StaticString
+    /// What does not fit is left out.
     public static let capacity = 254
 
     var bytes = InlineArray<256, UInt8>(repeating: 0)
+    /// Of bytes.
     public private(set) var count = 0
 
+    /// Nothing yet.
     public init() {}
 
+    /// As in `let text: Text = "…"`.
     public init(stringLiteral literal: StaticString) { append(literal) }
 
+    /// As in `"\(a) of \(b)"`.
     public init(stringInterpolation: Interpolation) { self = stringInterpolation.text }
 
     /// As much of the region as there is room for.
@@ -20,45 +26,58 @@ public struct Text: ExpressibleByStringInterpolation {
         for offset in 0..<min(region.count, Text.capacity) { append(region[offset]) }
     }
 
+    /// What may stand between \( and ).
     public struct Interpolation: StringInterpolationProtocol {
+        /// As above.
         public typealias StringLiteralType = StaticString
         var text = Text()
 
+        /// It has its room already.
         public init(literalCapacity: Int, interpolationCount: Int) {}
+        /// What stands between the parentheses.
         public mutating func appendLiteral(_ literal: StaticString) { text.append(literal) }
+        /// A literal.
         public mutating func appendInterpolation(_ literal: StaticString) { text.append(literal) }
+        /// Another text.
         @_disfavoredOverload
         public mutating func appendInterpolation(_ other: Text) { text.append(other) }
 
+        /// A number, in decimal.
         public mutating func appendInterpolation(_ number: some BinaryInteger) {
             if number < 0 { text.append(UInt8(ascii: "-")) }
             text.append(UInt64(number.magnitude), radix: 10)
         }
 
+        /// A number, in hexadecimal after `0x`.
         public mutating func appendInterpolation(hex number: UInt64) {
             text.append("0x")
             text.append(number, radix: 16)
         }
     }
 
+    /// The byte at `index`.
     public subscript(index: Int) -> UInt8 {
         precondition(index >= 0 && index < count)
         return bytes[index]
     }
 
+    /// Whether there is nothing in it.
     public var isEmpty: Bool { count == 0 }
 
+    /// Adds one byte, if there is room.
     public mutating func append(_ byte: UInt8) {
         guard count < Text.capacity else { return }
         bytes[count] = byte
         count += 1
     }
 
+    /// Adds as much of it as there is room for.
     public mutating func append(_ literal: StaticString) {
         let region = Region(literal)
         for offset in 0..<region.count { append(region[offset]) }
     }
 
+    /// Adds as much of it as there is room for.
     @_disfavoredOverload
     public mutating func append(_ other: Text) {
         for index in 0..<other.count { append(other.bytes[index]) }
@@ -76,6 +95,7 @@ public struct Text: ExpressibleByStringInterpolation {
         }
     }
 
+    /// Whether it is that, byte for byte.
     public static func == (text: Text, literal: StaticString) -> Bool {
         let region = Region(literal)
         guard region.count == text.count else { return false }

@@ -36,6 +36,7 @@ public struct Virtqueue: ~Copyable {
         public let written: Int
     }
 
+    /// How many descriptors it has, a power of two.
     public let entries: UInt16
     private let ring: Region
     private let available: Int

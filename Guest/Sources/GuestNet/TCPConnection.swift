@@ -45,7 +45,7 @@ struct TCPConnection {
 
     static let firstPatience: UInt64 = 300_000_000
     static let mostTries = 8
-    static let idleTime: UInt64 = 30_000_000_000
+    static let idleTime: UInt64 = 60_000_000_000
     static let lingerTime: UInt64 = 2_000_000_000
 
     var request: Region { page.prefix(requestBytes) }

@@ -15,6 +15,7 @@ public struct TCPServer: ~Copyable {
         let head: Text
         let body: Region
 
+        /// The head is copied; the body is read until it has been acknowledged.
         public init(_ head: Text, _ body: Region = Region("")) {
             self.head = head
             self.body = body
@@ -31,6 +32,7 @@ public struct TCPServer: ~Copyable {
     /// Something could not be sent, as all frames were on their way.
     private var lacksFrames = false
 
+    /// Nothing is answered before `serve`.
     public init(_ host: consuming IPv4Host, port: UInt16) {
         self.host = host
         self.port = port

@@ -31,6 +31,7 @@ public struct IPv4Address: Equatable, Sendable {
 
     init(value: UInt32) { self.value = value }
 
+    /// a.b.c.d.
     public init(_ a: UInt8, _ b: UInt8, _ c: UInt8, _ d: UInt8) {
         value = UInt32(a) << 24 | UInt32(b) << 16 | UInt32(c) << 8 | UInt32(d)
     }
