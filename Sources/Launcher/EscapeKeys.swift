@@ -1,3 +1,5 @@
+internal import HostInterface
+
 //L:270 The way out
 //
 // In raw mode every key is the Guest's, so the way out must be a key that the
@@ -13,13 +15,24 @@ package struct EscapeKeys {
         case quit
     }
 
-    package static let help = """
-        Ctrl-A x       ends the guest, and roost
+    package static let help = help(quitting: "ends the guest, and roost", interrupting: "ends the guest")
+
+    /// What our keys do, where the way out leads to `quitting`.
+    package static func help(quitting: String, interrupting: String) -> String {
+        """
+        Ctrl-A x       \(quitting)
         Ctrl-A h       shows these keys
         Ctrl-A Ctrl-A  sends a Ctrl-A
-        ^C three times within a second ends the guest, too
+        ^C three times within a second \(interrupting), too
 
         """
+    }
+
+    /// On a raw terminal, where a newline goes down and not back.
+    static func showHelp(_ help: String) {
+        let lines = help.split(separator: "\n").map { $0 + "\r\n" }
+        StandardStream.error.write("\r\n" + lines.joined())
+    }
 
     private static let escape: UInt8 = 0x01
     private static let interrupt: UInt8 = 0x03

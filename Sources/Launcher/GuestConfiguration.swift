@@ -64,6 +64,9 @@ package struct GuestConfiguration: Sendable {
     /// Whether the initramfs that we build is only the way to a system on a disk.
     package var bootsFromDisk: Bool { commandLine?.split(separator: " ").contains { $0.hasPrefix("root=") } ?? false }
 
+    /// The device that is the user's in a Guest with our /init.
+    var userPort: String { console == .hvc0 ? "hvc0" : "ttyS1" }
+
     /// Panic is to end the Guest and not to hang it: the kernel reboots at
     /// once, and `Guest` knows why by its log. The kernel tests all its crypto
     /// at boot, which is half of an interpreted boot: it may believe us.
@@ -83,8 +86,11 @@ package struct MemorySize: Equatable, Sendable {
 
     /// A number with K, M, G or nothing (MiB, as everybody means it) behind it.
     ///
+    /// - Parameter least: what `owner` needs of it.
     /// - Throws: one sentence, to be shown behind the option's name.
-    package init(parsing text: String) throws(ConfigurationError) {
+    package init(
+        parsing text: String, least: UInt64 = MemorySize.least, owner: String = "a guest"
+    ) throws(ConfigurationError) {
         var digits = text[...]
         var shift: UInt64 = 20
         if let last = digits.last, let unit = ["k": 10, "m": 20, "g": 30][last.lowercased()] as UInt64? {
@@ -95,16 +101,27 @@ package struct MemorySize: Equatable, Sendable {
             throw ConfigurationError("'\(text)' is no amount of memory; write it as in 512M or 2G")
         }
         guard let number = UInt64(digits), number <= Self.most >> shift else {
-            throw ConfigurationError("'\(text)' is more memory than the \(Self.most >> 30)G that a guest can have")
+            throw ConfigurationError("'\(text)' is more memory than the \(Self.most >> 30)G that \(owner) can have")
         }
         let bytes = number << shift
-        guard bytes >= Self.least else {
-            throw ConfigurationError("'\(text)' is too little memory; a guest needs \(Self.least >> 20)M at the least")
+        guard bytes >= least else {
+            throw ConfigurationError(
+                "'\(text)' is too little memory; \(owner) needs \(MemorySize(bytes: least)) at the least")
         }
         guard bytes % 4096 == 0 else {
             throw ConfigurationError("'\(text)' is not a whole number of 4K pages")
         }
         self.bytes = bytes
+    }
+}
+
+extension MemorySize: CustomStringConvertible {
+    /// As it would be written.
+    package var description: String {
+        for (letter, shift) in [("G", 30), ("M", 20)] as [(String, UInt64)] where bytes & (1 << shift - 1) == 0 {
+            return "\(bytes >> shift)\(letter)"
+        }
+        return "\(bytes >> 10)K"
     }
 }
 

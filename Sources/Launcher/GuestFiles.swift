@@ -14,6 +14,7 @@ struct GuestFiles {
     /// What our /init does; nil where the Guest's first program is not ours,
     /// and COM1 is all we know of it.
     let session: Session?
+    let isLinux: Bool
 
     /// Reads, fetches and builds.
     ///
@@ -34,20 +35,21 @@ struct GuestFiles {
         var source = BootSource(kernel: try readFile(kernelName), kernelName: kernelName)
         // A file that is no kernel is said to be so before anything is fetched for it.
         let format = try KernelFormat.detect(source)
+        let isLinux = format == .bzImage || format == .vmlinux
         source.commandLine = configuration.wholeCommandLine
 
         if let path = configuration.initialRAMDisk {
             source.initrd = try readFile(path)
             source.initrdName = path
-            return GuestFiles(source: source, session: nil)
+            return GuestFiles(source: source, session: nil, isLinux: isLinux)
         }
-        guard format == .bzImage || format == .vmlinux else {
+        guard isLinux else {
             // A bare-metal program, which has no use for a busybox.
             guard configuration.command.isEmpty else {
                 throw ConfigurationError("a command needs Linux to run in, and \(kernelName) is something else")
             }
             if configuration.commandLine == nil { source.commandLine = "" }
-            return GuestFiles(source: source, session: nil)
+            return GuestFiles(source: source, session: nil, isLinux: isLinux)
         }
         let loaded = if let package { try KernelModules(root: package).resolve(modules) } else { [KernelModule]() }
         let tools = try store.folder(of: "busybox-static")
@@ -55,7 +57,7 @@ struct GuestFiles {
         let busybox = try readFile(tools + (Files.exists(tools + "/bin/busybox") ? "/bin/busybox" : "/usr/bin/busybox"))
         source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded)
         source.initrdName = "the built initramfs"
-        return GuestFiles(source: source, session: configuration.bootsFromDisk ? nil : session)
+        return GuestFiles(source: source, session: configuration.bootsFromDisk ? nil : session, isLinux: isLinux)
     }
 
     private static func newestKernel(in folder: String, package: String) throws(HostError) -> String {

@@ -2,23 +2,23 @@ internal import HostInterface
 internal import Synchronization
 
 /// What the Guest's kernel says on its console: its last 64 KiB are kept, to
-/// be shown when it dies, and with `--verbose` all of it goes to standard error.
+/// be shown when it dies, and with `--verbose` all of it is shown as it comes.
 package final class KernelLog: Sendable {
     private static let kept = 64 << 10
 
     private let bytes = Mutex<[UInt8]>([])
-    private let isShown: Bool
+    private let show: (@Sendable ([UInt8]) -> Void)?
 
-    /// - Parameter isShown: all of it goes to standard error, too.
-    package init(isShown: Bool = false) { self.isShown = isShown }
+    /// - Parameter show: takes all of it, too.
+    package init(show: (@Sendable ([UInt8]) -> Void)? = nil) { self.show = show }
 
-    package func append(_ new: some Collection<UInt8>) {
+    package func append(_ new: [UInt8]) {
         bytes.withLock { bytes in
             bytes += new
             // Cut rarely: moving 64 KiB for each byte would be dear.
             if bytes.count > 2 * Self.kept { bytes.removeFirst(bytes.count - Self.kept) }
         }
-        if isShown { StandardStream.error.write(new) }
+        show?(new)
     }
 
     /// The last lines, at most `count` of them, without carriage returns and control characters.

@@ -105,9 +105,8 @@ struct Run: ParsableCommand {
         // not survive that. The last ones of our arguments are the same, whole.
         configuration.command = CommandLineBytes.arguments.suffix(command.count)
 
-        switch try Launcher(configuration).run() {
-        case .ended(let status): throw SessionEnd(status: status)
-        case .died(let report): throw SessionEnd(status: 70, message: report)
-        }
+        let end = try Launcher(configuration).run()
+        let message = end.details.map { "roost: the guest died: \(end.reason)\n" + $0 }
+        throw SessionEnd(status: end.status, message: message)
     }
 }
