@@ -31,6 +31,8 @@ debian test-debian: DEPENDENCIES += \
 
 .PHONY: help deps swift build run debian test test-thorough test-debian test-threads guests guest bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
 	fuzz-virtio check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run debian test test-thorough test-debian test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
+	fuzz-house fuzz-virtio check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -129,6 +131,12 @@ fuzz-qcow2: deps ## disk images under libFuzzer (SECONDS=60)
 	@mkdir -p fuzz-out/qcow2
 	.build-fuzz/release/FuzzQcow2 -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
 		-max_len=32768 -artifact_prefix=fuzz-out/ fuzz-out/qcow2 Fuzz/Qcow2/seeds
+
+fuzz-house: deps ## house files under libFuzzer (SECONDS=60)
+	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzHouse
+	@mkdir -p fuzz-out/house
+	.build-fuzz/release/FuzzHouse -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
+		-max_len=4096 -artifact_prefix=fuzz-out/ fuzz-out/house Fuzz/House/seeds
 
 # No leak detection: it does not see the pointers behind Swift's weak references.
 fuzz-virtio: deps ## the driver's side of each virtio device under libFuzzer (SECONDS=60 for each, DEVICES='queue rng')

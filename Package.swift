@@ -85,6 +85,7 @@ let package = Package(
             name: "CLauncher", dependencies: ["LguestLibrary"], path: "Tests/CLauncher",
             cSettings: [.define("LGUEST_H", to: "\"LguestLibrary-Swift.h\"")]),
         tests("Launcher", ["Launcher", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
+        tests("Launcher", ["Launcher", "Network", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
         tests("Storage", ["Storage", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),
         tests("Boot", ["Launcher", "HostInterface", "roost"]),
@@ -170,6 +171,7 @@ if Context.environment["ROOST_FUZZ"] != nil {
     }
     package.targets += [
         fuzzer("Boot", ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"]),
+        fuzzer("House", ["Launcher"]),
         fuzzer("Qcow2", ["Storage", "HostInterface"]),
         fuzzer("Virtio", ["VirtioTesting", "Virtio", "HostInterface"]),
     ]
