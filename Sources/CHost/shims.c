@@ -7,7 +7,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <termios.h>
+#include <time.h>
 
 /* The terminal as we found it and as we made it. A signal handler may do
  * little, but tcsetattr(3) is on the list of what it may do (signal-safety(7));
@@ -126,6 +129,74 @@ void chost_terminal_report_resize(int eventfd) {
     action.sa_flags = SA_RESTART | SA_ONSTACK;
     action.sa_handler = on_resize;
     sigaction(SIGWINCH, &action, NULL);
+}
+
+static int end_descriptor = -1;
+static volatile sig_atomic_t ends = 0;
+
+static void on_end(int number) {
+    /* Nobody may be left who could answer: this works without them. */
+    if (ends++) _exit(128 + number);
+    int saved = errno;
+    uint64_t one = 1;
+    ssize_t ignored = write(end_descriptor, &one, sizeof one);
+    (void)ignored;
+    errno = saved;
+}
+
+void chost_report_end_signals(int eventfd) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    end_descriptor = eventfd;
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    sigfillset(&action.sa_mask);
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
+    action.sa_handler = on_end;
+    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        struct sigaction now;
+        if (sigaction(numbers[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN) sigaction(numbers[i], &action, NULL);
+    }
+}
+
+/* -1 and ENAMETOOLONG where it does not fit. */
+static int unix_address(struct sockaddr_un *address, const char *path) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof address->sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(address->sun_path, path);
+    return 0;
+}
+
+int chost_unix_bind(int fd, const char *path) {
+    struct sockaddr_un address;
+    if (unix_address(&address, path) != 0) return -1;
+    return bind(fd, (struct sockaddr *)&address, sizeof address);
+}
+
+int chost_unix_connect(int fd, const char *path) {
+    struct sockaddr_un address;
+    if (unix_address(&address, path) != 0) return -1;
+    return connect(fd, (struct sockaddr *)&address, sizeof address);
+}
+
+int chost_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
+
+int chost_peer_user(int fd, unsigned *user) {
+    struct ucred credentials;
+    socklen_t length = sizeof credentials;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return -1;
+    *user = credentials.uid;
+    return 0;
+}
+
+uint64_t chost_thread_cpu_time(unsigned long thread) {
+    clockid_t clock;
+    struct timespec time;
+    if (pthread_getcpuclockid((pthread_t)thread, &clock) != 0 || clock_gettime(clock, &time) != 0) return 0;
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
 int chost_spawn_in_folder(posix_spawn_file_actions_t *actions, const char *folder) {

@@ -42,6 +42,11 @@ package final class HostThread: Sendable {
 
     /// Lets others have the CPU, if they want it.
     package static func yield() { sched_yield() }
+    /// Nanoseconds of CPU that it has had. Only while it runs.
+    package var cpuNanoseconds: UInt64 { chost_thread_cpu_time(handle) }
+
+    /// Nanoseconds of CPU that the calling thread has had.
+    package static var ownCPUNanoseconds: UInt64 { chost_thread_cpu_time(pthread_self()) }
 
     /// From now on, writing to a socket whose other end is gone is an error to the
     /// calling thread, and not the end of the process (SIGPIPE).

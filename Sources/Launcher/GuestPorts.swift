@@ -102,6 +102,9 @@ final class GuestPorts: Sendable {
         input?.onRoom(wake)
     }
 
+    /// The Guest is no more. Ports and this know each other, and so would keep each other.
+    func disconnect() { connection.withLock { $0 = nil } }
+
     /// What was decided, if anything was.
     var verdict: Verdict? { outcome.withLock { $0 } }
 

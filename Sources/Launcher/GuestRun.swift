@@ -89,7 +89,10 @@ final class GuestRun: @unchecked Sendable {
     ///
     /// - Parameter rest: called whenever it has stopped.
     func run(rest: () -> Void = {}) throws -> GuestEnd {
-        defer { guest.stopDevices() }
+        defer {
+            guest.stopDevices()
+            ports.disconnect()
+        }
         while true {
             // Whoever asked during a reboot asked a CPU that has forgotten it.
             let outcome = ports.verdict == nil ? guest.run() : .stopped

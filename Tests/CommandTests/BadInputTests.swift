@@ -96,6 +96,42 @@ import Testing
         try refused("--net", "user,forward=\(busy.port):22", status: 1, "\(busy.port)", "in use")
     }
 
+    /// With the place in the file; what can be wrong there besides, HouseFileTests knows.
+    @Test(arguments: [
+        ("", "1:1"), ("{", "1:2"), ("[]", "1:1"), ("{}", "1:1"), ("{\"guests\": [}", "1:13"),
+        ("{\"guests\": {}}", "1:12"),
+        ("{\"guests\": []}", "1:12"), ("{\"guests\":\n [\n{}]}", "3:1"), ("{\"guests\": [{\"name\": 1}]}", "1:22"),
+        ("{\"guests\": [{\"name\": \"a/b\"}]}", "1:22"), ("{\"guests\": [{\"nmae\": \"a\"}]}", "1:14"),
+        ("{\"guests\": [{\"name\": \"a\"}, {\"name\": \"a\"}]}", "1:37"), ("// house\n{}", "1:1"),
+        ("\u{feff}{}", "1:1"),
+        ("{\"guests\": [{\"name\": \"a\", \"memory\": \"lots\"}]}", "1:37"),
+        ("{\"guests\": [{\"name\": \"a\",\n\"disks\": [\"\"]}]}", "2:11"),
+        ("{\"guests\": [{\"name\": \"a\",\n\"engine\": \"warp\"}]}", "2:11"),
+        ("{\"guests\": [{\"name\": \"a\",\n\"net\": \"wi fi\"}]}", "2:8"),
+        ("{\"guests\": [{\"name\": \"a\",\n\"command\": [1]}]}", "2:13"),
+        ("{\"guests\": [{\"name\": \"a\",\n\"regions\": {\"r\": \"0\"}}]}", "2:13"),
+        ("{\"guests\": [{\"name\": \"a\"}]} x", "1:29"), ("{\"guests\": [{\"name\": \"a\n\"}]}", "1:24"),
+    ])
+    func housesThatCannotBe(_ text: String, _ place: String) throws {
+        try withFile(Array(text.utf8)) { file in
+            expectOneLine(try Command.run("up", file), status: 1, naming: "\(file):\(place): ")
+        }
+    }
+
+    @Test func housesThatCannotBeHad() throws {
+        expectOneLine(try Command.run("up"), status: 64, naming: "<file>")
+        expectOneLine(try Command.run("up", "/nonexistent/house.json"), status: 1, naming: "/nonexistent/house.json")
+        expectOneLine(try Command.run("up", "/etc"), status: 1, naming: "/etc")
+        expectOneLine(try Command.run("stop"), status: 64, naming: "<name>", "roost stop")
+        expectOneLine(try Command.run("console"), status: 64, naming: "<name>", "roost console")
+        // All is found before anything starts.
+        let guests =
+            "{\"name\": \"first\", \"kernel\": \"/dev/null\"}, {\"name\": \"b\", \"kernel\": \"/nonexistent/k\"}"
+        try withFile(Array("{\"name\": \"x\", \"guests\": [\(guests)]}".utf8)) {
+            expectOneLine(try Command.run("up", $0), status: 1, naming: "first: ", "/dev/null")
+        }
+    }
+
     /// Before anything is fetched or run.
     @Test func profilesThatCannotBeWritten() throws {
         for path in ["/nonexistent/profile", "/etc"] {

@@ -61,7 +61,7 @@ final class PseudoTerminal {
 /// The smallest of kernels: a multiboot header and a few instructions of
 /// 32-bit code, at 1 MiB.
 enum TinyKernel: String, CaseIterable {
-    case powersOff, exits, dies, resets, prints, looksAround
+    case powersOff, exits, dies, resets, prints, chatters, looksAround
 
     var code: [UInt8] {
         switch self {
@@ -75,6 +75,8 @@ enum TinyKernel: String, CaseIterable {
         case .resets: [0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe]
         // 'h' and a newline to COM1; cli; hlt
         case .prints: [0x66, 0xba, 0xf8, 0x03, 0xb0, 0x68, 0xee, 0xb0, 0x0a, 0xee, 0xfa, 0xf4, 0xeb, 0xfd]
+        // 1: 'h' and a newline to COM1; jmp 1b
+        case .chatters: [0x66, 0xba, 0xf8, 0x03, 0xb0, 0x68, 0xee, 0xb0, 0x0a, 0xee, 0xeb, 0xf8]
         case .looksAround:
             [
                 // Its command line to COM1: mov 16(%ebx), %esi; mov $0x3f8, %dx;

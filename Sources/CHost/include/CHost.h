@@ -123,6 +123,24 @@ static inline int chost_set_window_size(int fd, unsigned short rows, unsigned sh
     return ioctl(fd, TIOCSWINSZ, &size);
 }
 
+/* From now on the first SIGINT, SIGTERM or SIGHUP adds 1 to the eventfd, and the
+ * second ends the process at once, with the status of a death by it. One that
+ * is ignored stays so. */
+void chost_report_end_signals(int eventfd);
+
+/* bind(2) and connect(2) of a Unix socket; the path has fewer than 108 bytes. 0, or -1 with errno. */
+int chost_unix_bind(int fd, const char *path);
+int chost_unix_connect(int fd, const char *path);
+
+/* accept4(2): a connection that is non-blocking and closed on exec; -1 with errno. */
+int chost_accept(int fd);
+
+/* The user who connected (SO_PEERCRED); 0, or -1 with errno. */
+int chost_peer_user(int fd, unsigned *user);
+
+/* The CPU time of a thread that has not ended, in nanoseconds; 0 if it cannot be told. */
+uint64_t chost_thread_cpu_time(unsigned long thread);
+
 /* posix_spawn_file_actions_addchdir_np(3), which glibc hides from Swift. */
 int chost_spawn_in_folder(posix_spawn_file_actions_t *actions, const char *folder);
 

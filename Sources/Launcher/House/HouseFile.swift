@@ -1,5 +1,3 @@
-internal import Network
-
 //L:400 A house of Guests
 //
 // lguest's Guests were alone: one Launcher, one Guest, and who wanted two

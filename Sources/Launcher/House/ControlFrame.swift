@@ -1,0 +1,106 @@
+//L:430 How one talks to a house
+//
+// A running house listens at a Unix socket, HOUSE.sock in the user's runtime
+// folder, which has the mode 0600 in a folder of 0700; and whoever connects
+// must be the same user besides. Both sides send frames:
+//
+//     kind, a letter | length, 2 bytes, little-endian | as many bytes
+//
+// The one who connected asks, and gets one answer, in one or more frames:
+//
+//     L                  g…  d          a line for each Guest, then done
+//     S  name            d | x          stop it: done once it has ended
+//     C  name            o…  e | x      its console: what it prints, and why it ended
+//
+// Behind C there may be more, and nothing but:
+//
+//     I  bytes                          typed at the console
+//     W  rows, columns                  the window's size: twice 2 bytes
+//
+//     g  name, kind, state, engine, memory, uptime, CPU time: text, with tabs between; times in ns
+//     o  bytes                          printed; first some of what was printed before
+//     e, x                              words for a person
+//
+// A frame has 64 KiB at most because its length cannot say more. Whoever sends
+// what is not in the table is answered with x and is out. Nobody makes the
+// house wait or grow: who is slow to read is asked nothing more until they have
+// read, and at a console, who is a megabyte behind is out; who types faster
+// than the Guest reads is not heard for a while; who connects and says nothing
+// for ten seconds is out too.
+
+/// One message of the control socket.
+package struct ControlFrame: Equatable, Sendable {
+    package enum Kind: UInt8, Sendable {
+        case list = 0x4c
+        case stop = 0x53
+        case console = 0x43
+        case input = 0x49
+        case window = 0x57
+        case guest = 0x67
+        case done = 0x64
+        case output = 0x6f
+        case ended = 0x65
+        case refused = 0x78
+    }
+
+    package let kind: Kind
+    package let payload: [UInt8]
+
+    package static let mostPayload = Int(UInt16.max)
+
+    package init(_ kind: Kind, _ payload: [UInt8] = []) {
+        self.kind = kind
+        self.payload = Array(payload.prefix(Self.mostPayload))
+    }
+
+    package init(_ kind: Kind, _ text: String) { self.init(kind, Array(text.utf8)) }
+
+    package var text: String { String(decoding: payload, as: UTF8.self) }
+
+    package var bytes: [UInt8] {
+        [kind.rawValue, UInt8(truncatingIfNeeded: payload.count), UInt8(payload.count >> 8)] + payload
+    }
+}
+//:
+
+/// Finds the frames in what arrives.
+package struct ControlFrameReader {
+    private var bytes: [UInt8] = []
+
+    package init() {}
+
+    /// A byte that is no kind of frame was met: there is nothing more to be had here.
+    package private(set) var isLost = false
+
+    package mutating func take(_ new: [UInt8]) { bytes += new }
+
+    /// The next frame, if it is there as a whole.
+    package mutating func next() -> ControlFrame? {
+        guard let first = bytes.first, !isLost else { return nil }
+        guard let kind = ControlFrame.Kind(rawValue: first) else {
+            isLost = true
+            return nil
+        }
+        guard bytes.count >= 3 else { return nil }
+        let count = Int(bytes[1]) | Int(bytes[2]) << 8
+        guard bytes.count >= 3 + count else { return nil }
+        defer { bytes.removeFirst(3 + count) }
+        return ControlFrame(kind, Array(bytes[3..<3 + count]))
+    }
+}
+
+extension GuestStatus {
+    var frame: ControlFrame {
+        ControlFrame(.guest, [name, kind, state, engine, memory, "\(uptime)", "\(cpuTime)"].joined(separator: "\t"))
+    }
+
+    /// nil if the frame is no such line.
+    init?(_ frame: ControlFrame) {
+        let fields = frame.text.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
+        guard frame.kind == .guest, fields.count == 7, let uptime = UInt64(fields[5]), let cpuTime = UInt64(fields[6])
+        else { return nil }
+        self.init(
+            name: fields[0], kind: fields[1], state: fields[2], engine: fields[3], memory: fields[4], uptime: uptime,
+            cpuTime: cpuTime)
+    }
+}
