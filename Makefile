@@ -29,10 +29,8 @@ debian test-debian: DEPENDENCIES += \
 	/sbin/mke2fs:e2fsprogs \
 	/usr/bin/ssh-keygen:openssh-client
 
-.PHONY: help deps swift build run debian test test-thorough test-debian test-threads guests guest bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
-	fuzz-virtio check contents format clean $(CHAPTERS) Beer
-.PHONY: help deps swift build run debian test test-thorough test-debian test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
-	fuzz-house fuzz-virtio check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run debian test test-thorough test-debian test-threads guests guest library bench fuzz-cpu fuzz-guest fuzz-boot \
+	fuzz-qcow2 fuzz-house fuzz-virtio check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'

@@ -84,7 +84,6 @@ let package = Package(
         .executableTarget(
             name: "CLauncher", dependencies: ["LguestLibrary"], path: "Tests/CLauncher",
             cSettings: [.define("LGUEST_H", to: "\"LguestLibrary-Swift.h\"")]),
-        tests("Launcher", ["Launcher", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
         tests("Launcher", ["Launcher", "Network", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
         tests("Storage", ["Storage", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),

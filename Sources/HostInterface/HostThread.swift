@@ -42,6 +42,7 @@ package final class HostThread: Sendable {
 
     /// Lets others have the CPU, if they want it.
     package static func yield() { sched_yield() }
+
     /// Nanoseconds of CPU that it has had. Only while it runs.
     package var cpuNanoseconds: UInt64 { chost_thread_cpu_time(handle) }
 

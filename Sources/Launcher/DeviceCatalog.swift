@@ -17,14 +17,18 @@ struct DeviceCatalog {
         /// The modules with the driver, where that is not built into the kernel.
         let modules: [String]
         /// As many of the kind as were asked for.
-        let make: @Sendable (GuestConfiguration) throws -> [any VirtioDevice]
+        let make: @Sendable (GuestConfiguration, Commons) throws -> [any VirtioDevice]
     }
 
     static let entries = [
-        Entry(modules: ["virtio_blk"]) { try $0.disks.enumerated().map { try makeDisk($0, $1) } },
-        Entry(modules: ["virtio_net"]) { try makeCard($0.network).map { [$0] } ?? [] },
-        Entry(modules: ["virtio_console"]) { $0.console == .hvc0 ? [VirtioDevices.Console()] : [] },
-        Entry(modules: ["virtio_rng"]) { $0.hasEntropy ? [Entropy()] : [] },
+        Entry(modules: ["virtio_blk"]) { configuration, _ in
+            try configuration.disks.enumerated().map { try makeDisk($0, $1) }
+        },
+        Entry(modules: ["virtio_net"]) { try makeCard($0.network, $1).map { [$0] } ?? [] },
+        Entry(modules: ["virtio_console"]) { configuration, _ in
+            configuration.console == .hvc0 ? [VirtioDevices.Console()] : []
+        },
+        Entry(modules: ["virtio_rng"]) { configuration, _ in configuration.hasEntropy ? [Entropy()] : [] },
     ]
 
     let devices: [any VirtioDevice]
@@ -34,11 +38,11 @@ struct DeviceCatalog {
     var terminal: VirtioDevices.Console? { devices.lazy.compactMap { $0 as? VirtioDevices.Console }.first }
 
     /// Opens what the devices stand on.
-    init(_ configuration: GuestConfiguration) throws {
+    init(_ configuration: GuestConfiguration, _ commons: Commons) throws {
         var devices: [any VirtioDevice] = []
         var modules: [String] = []
         for entry in Self.entries {
-            let made = try entry.make(configuration)
+            let made = try entry.make(configuration, commons)
             if !made.isEmpty { modules += entry.modules }
             devices += made
         }
@@ -46,9 +50,11 @@ struct DeviceCatalog {
         self.modules = devices.isEmpty ? [] : ["virtio_mmio"] + modules
     }
 
-    private static func makeCard(_ option: NetworkOption) throws -> (any VirtioDevice)? {
-        guard let backend = try option.makeBackend() else { return nil }
-        return Net(backend, address: option.macAddress?.bytes ?? Net.defaultAddress)
+    private static func makeCard(_ option: NetworkOption, _ commons: Commons) throws -> (any VirtioDevice)? {
+        let backend = try option.makeBackend(findSwitch: { name throws(HostError) in try commons.findSwitch(name) })
+        guard let backend else { return nil }
+        // On a switch each card has an address of its own.
+        return Net(backend, address: (backend.cardAddress ?? option.macAddress)?.bytes ?? Net.defaultAddress)
     }
 
     private static func makeDisk(_ index: Int, _ disk: DiskOption) throws -> any VirtioDevice {

@@ -14,23 +14,26 @@ internal import VirtualCPU
 // read again, and may be another.
 
 /// One Guest: its memory, its vCPU and the PC around it.
-final class Guest {
-    let memory: GuestMemory
-    let vcpu: any VCPU
-    let pc: PC
+final class Guest: Machine {
+    private let memory: GuestMemory
+    private let cpu: any VCPU
+    private let pc: PC
     /// By slot: see `MemoryMap.virtioWindow`.
     private let virtio: [VirtioMMIO]
     private let requests = VCPURequests()
 
     /// - Parameters:
     ///   - profile: what the Guest does is written down there; nil to leave it alone.
+    ///   - regions: memory that is not the Guest's alone, and where it sees it.
     ///   - serialOutputs: who takes what the Guest writes to COM1…COM4.
     init(
         _ source: BootSource, memory size: MemorySize, engine: Engine, profile: GuestProfile?,
-        devices: [any VirtioDevice], serialOutputs: [Int: @Sendable ([UInt8]) -> Void],
+        devices: [any VirtioDevice], regions: [(region: SharedRegion, address: UInt64)],
+        serialOutputs: [Int: @Sendable ([UInt8]) -> Void],
         note: @escaping @Sendable (String) -> Void
     ) throws {
         memory = try GuestMemory(byteCount: size.bytes)
+        for (region, address) in regions { try memory.map(region, at: GuestPhysicalAddress(address)) }
         var configuration = PC.Configuration(memory: memory, requests: requests)
         configuration.serialOutputs = serialOutputs
         configuration.debugOutput = { byte in serialOutputs[0]?([byte]) }
@@ -51,25 +54,22 @@ final class Guest {
         }
         if let profile {
             let interrupts = ProfiledInterrupts(pc.localAPIC, profile)
-            vcpu = ProfiledVCPU(try engine.makeVCPU(memory, requests, interrupts), profile)
+            cpu = ProfiledVCPU(try engine.makeVCPU(memory, requests, interrupts), profile)
         } else {
-            vcpu = try engine.makeVCPU(memory, requests, pc.localAPIC)
+            cpu = try engine.makeVCPU(memory, requests, pc.localAPIC)
         }
         try load(source)
     }
 
-    /// Ends what the devices' threads do with the Guest's memory. Before it goes away, and before it starts again.
     func stopDevices() { for device in virtio { device.reset() } }
 
-    /// What the devices have done.
     var deviceReport: VirtioReport { VirtioReport(virtio.map(\.transport)) }
 
-    /// Everything back to power-on, and the kernel loaded again.
     func restart(_ source: BootSource) throws {
         stopDevices()
         memory.clear()
         pc.reset()
-        vcpu.reset()
+        cpu.reset()
         try load(source)
     }
 
@@ -84,19 +84,20 @@ final class Guest {
             source.commandLine = commandLine.naming(virtioSlots: machine.virtioSlots)
         }
         let entry = try loadKernel(source, into: memory, rsdp: ACPITables.rsdp)
-        vcpu.withState { entry.apply(to: &$0) }
+        cpu.withState { entry.apply(to: &$0) }
     }
 
-    func run() -> RunOutcome { pc.run(vcpu) }
+    var vcpu: (any VCPU)? { cpu }
+    var serialPorts: [Serial16550?] { pc.serialPorts }
 
-    /// Runs `body` while somebody asks the vCPU, again and again, where it is.
+    func run() -> RunOutcome { pc.run(cpu) }
+
     func sampled<Result>(_ body: () throws -> Result) throws -> Result {
         let sampler = try Sampler(requests)
         defer { sampler.stop() }
         return try body()
     }
 
-    /// Makes `run` return `.stopped`. For any thread.
     var stopper: @Sendable () -> Void { { [requests] in requests.post(.stop) } }
 }
 //:

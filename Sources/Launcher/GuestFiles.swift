@@ -8,63 +8,83 @@ internal import Platform
 // unreadable or impossible is found here, while the terminal is still the
 // user's and one line can say it.
 
-/// What a Guest boots, and what kind of talk to expect from it.
-struct GuestFiles {
+/// A Guest's kernel, or whatever it boots.
+struct KernelFile {
     let source: BootSource
-    /// What our /init does; nil where the Guest's first program is not ours,
-    /// and COM1 is all we know of it.
-    let session: Session?
-    let isLinux: Bool
+    let format: KernelFormat
+    /// The folder of the package that it is from.
+    let package: String?
 
-    /// Reads, fetches and builds.
-    ///
-    /// - Parameter modules: what the built initramfs is to load, if the kernel has it as modules.
-    static func gather(
-        _ configuration: GuestConfiguration, session: Session, modules: [String], progress: Progress
-    ) throws -> GuestFiles {
-        let store = PackageStore(progress: progress)
-        var kernelName: String
+    /// Reads it, or fetches it. A file that is no kernel is said to be so before anything is fetched for it.
+    static func find(_ configuration: GuestConfiguration, progress: Progress) throws -> KernelFile {
+        var name: String
         var package: String?
         switch configuration.kernel {
-        case .file(let path): kernelName = path
-        case .debian(let name):
-            let folder = try store.folder(of: name)
-            kernelName = try newestKernel(in: folder, package: name)
+        case .file(let path): name = path
+        case .debian(let debian):
+            let folder = try PackageStore(progress: progress).folder(of: debian)
+            name = try newestKernel(in: folder, package: debian)
             package = folder
         }
-        var source = BootSource(kernel: try readFile(kernelName), kernelName: kernelName)
-        // A file that is no kernel is said to be so before anything is fetched for it.
-        let format = try KernelFormat.detect(source)
-        let isLinux = format == .bzImage || format == .vmlinux
-        source.commandLine = configuration.wholeCommandLine
-
-        if let path = configuration.initialRAMDisk {
-            source.initrd = try readFile(path)
-            source.initrdName = path
-            return GuestFiles(source: source, session: nil, isLinux: isLinux)
-        }
-        guard isLinux else {
-            // A bare-metal program, which has no use for a busybox.
-            guard configuration.command.isEmpty else {
-                throw ConfigurationError("a command needs Linux to run in, and \(kernelName) is something else")
-            }
-            if configuration.commandLine == nil { source.commandLine = "" }
-            return GuestFiles(source: source, session: nil, isLinux: isLinux)
-        }
-        let loaded = if let package { try KernelModules(root: package).resolve(modules) } else { [KernelModule]() }
-        let tools = try store.folder(of: "busybox-static")
-        // /bin is a part of /usr since Debian 13.
-        let busybox = try readFile(tools + (Files.exists(tools + "/bin/busybox") ? "/bin/busybox" : "/usr/bin/busybox"))
-        source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded)
-        source.initrdName = "the built initramfs"
-        return GuestFiles(source: source, session: configuration.bootsFromDisk ? nil : session, isLinux: isLinux)
+        let source = BootSource(kernel: try readFile(name), kernelName: name)
+        return KernelFile(source: source, format: try KernelFormat.detect(source), package: package)
     }
+
+    var isLinux: Bool { format == .bzImage || format == .vmlinux }
+
+    /// As `roost ps` says it.
+    var kind: String { isLinux ? "Linux" : format == .lguest ? "lguest" : "bare" }
 
     private static func newestKernel(in folder: String, package: String) throws(HostError) -> String {
         guard let name = Files.list(folder + "/boot").last(where: { $0.hasPrefix("vmlinuz-") }) else {
             throw HostError("the package \(package) has no kernel in it", advice: "use one as linux-image-amd64")
         }
         return folder + "/boot/" + name
+    }
+}
+
+/// What a Guest boots, and what kind of talk to expect from it.
+struct GuestFiles {
+    let source: BootSource
+    /// What our /init does; nil where the Guest's first program is not ours,
+    /// and COM1 is all we know of it.
+    let session: Session?
+
+    /// Reads, fetches and builds what the kernel wants besides.
+    ///
+    /// - Parameter modules: what the built initramfs is to load, if the kernel has it as modules.
+    static func gather(
+        _ configuration: GuestConfiguration, _ kernel: KernelFile, session: Session, modules: [String],
+        progress: Progress
+    ) throws -> GuestFiles {
+        var source = kernel.source
+        source.commandLine = configuration.wholeCommandLine
+        if kernel.format == .lguest { source.commandLine = configuration.commandLine ?? "" }
+
+        if let path = configuration.initialRAMDisk {
+            source.initrd = try readFile(path)
+            source.initrdName = path
+            return GuestFiles(source: source, session: nil)
+        }
+        guard kernel.isLinux else {
+            // A bare-metal program, which has no use for a busybox.
+            guard configuration.command.isEmpty else {
+                throw ConfigurationError("a command needs Linux to run in, and \(source.kernelName) is something else")
+            }
+            if configuration.commandLine == nil { source.commandLine = "" }
+            return GuestFiles(source: source, session: nil)
+        }
+        let store = PackageStore(progress: progress)
+        let loaded =
+            if let package = kernel.package { try KernelModules(root: package).resolve(modules) } else {
+                [KernelModule]()
+            }
+        let tools = try store.folder(of: "busybox-static")
+        // /bin is a part of /usr since Debian 13.
+        let busybox = try readFile(tools + (Files.exists(tools + "/bin/busybox") ? "/bin/busybox" : "/usr/bin/busybox"))
+        source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded)
+        source.initrdName = "the built initramfs"
+        return GuestFiles(source: source, session: configuration.bootsFromDisk ? nil : session)
     }
 }
 //:

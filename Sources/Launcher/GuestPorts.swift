@@ -138,6 +138,15 @@ final class GuestPorts: Sendable {
         ]
     }
 
+    /// Takes what a Guest on lguest's bus says before it has a console.
+    var earlyOutput: @Sendable ([UInt8]) -> Void {
+        { [self] bytes in
+            output.appeared()
+            log.append(bytes)
+            output.print(bytes)
+        }
+    }
+
     private func hear(_ word: ControlLine.Word) {
         switch word {
         case .ready:

@@ -26,18 +26,18 @@ package struct GuestEnd: Equatable, Sendable {
     package static let deadStatus: Int32 = 70
 }
 
-/// A Linux Guest, or one of the like, from its configuration to its end.
+/// A Guest from its configuration to its end, whatever it boots and whatever machine it has.
 ///
 /// Made on one thread and run on one, never at the same time; `ports` is for all.
 final class GuestRun: @unchecked Sendable {
     let configuration: GuestConfiguration
     let engine: Engine
     let ports: GuestPorts
-    let guest: Guest
+    let machine: any Machine
     /// How the kernel's file is called.
     let kernelName: String
-    /// A kernel that is not may be anything that a boot loader takes.
-    let isLinux: Bool
+    /// As `KernelFile.kind`.
+    let kind: String
     private let session: Session
     private let catalog: DeviceCatalog
     private let progress: Progress
@@ -47,24 +47,40 @@ final class GuestRun: @unchecked Sendable {
     /// - Parameters:
     ///   - session: what our /init is to do, if it is our /init.
     ///   - output: who takes what comes out of it.
+    ///   - commons: what it shares with others.
+    ///   - regions: memory that it shares, and where it sees it.
     /// - Throws: `ConfigurationError` for what cannot be asked, `HostError` for what cannot be had.
     init(
         _ configuration: GuestConfiguration, engine: Engine, session: Session, output: GuestOutput,
-        profile: GuestProfile? = nil, progress: Progress, note: @escaping @Sendable (String) -> Void
+        commons: Commons = Commons(), regions: [HouseFile.RegionPlace] = [], profile: GuestProfile? = nil,
+        progress: Progress, note: @escaping @Sendable (String) -> Void
     ) throws {
+        let kernel = try KernelFile.find(configuration, progress: progress)
+        var configuration = configuration
+        // It has no other terminal.
+        if kernel.format == .lguest { configuration.console = .hvc0 }
         self.configuration = configuration
         self.engine = engine
         self.session = session
         self.progress = progress
-        catalog = try DeviceCatalog(configuration)
+        catalog = try DeviceCatalog(configuration, commons)
         // The files' bytes live no longer than this: a Guest may run for months.
-        let files = try GuestFiles.gather(configuration, session: session, modules: catalog.modules, progress: progress)
+        let files = try GuestFiles.gather(
+            configuration, kernel, session: session, modules: catalog.modules, progress: progress)
         kernelName = files.source.kernelName.split(separator: "/").last.map(String.init) ?? ""
-        isLinux = files.isLinux
+        kind = kernel.kind
         ports = GuestPorts(session: files.session, terminal: catalog.terminal, output: output)
-        guest = try Guest(
-            files.source, memory: configuration.memory, engine: engine, profile: profile, devices: catalog.devices,
-            serialOutputs: ports.serialOutputs, note: note)
+        let regions = try regions.map { (region: try commons.findRegion($0.region), address: $0.address) }
+        machine =
+            if kernel.format == .lguest {
+                try LguestMachine(
+                    files.source, memory: configuration.memory, engine: engine, profile: profile, host: commons.host,
+                    devices: catalog.devices, regions: regions, print: ports.earlyOutput, note: note)
+            } else {
+                try Guest(
+                    files.source, memory: configuration.memory, engine: engine, profile: profile,
+                    devices: catalog.devices, regions: regions, serialOutputs: ports.serialOutputs, note: note)
+            }
     }
 
     /// What no Guest can be asked, and can be seen before anything is opened.
@@ -82,7 +98,7 @@ final class GuestRun: @unchecked Sendable {
     ///
     /// - Parameter wake: see `GuestPorts`.
     func connect(wake: @escaping @Sendable () -> Void) {
-        ports.connect(guest.pc.serialPorts, stop: guest.stopper, wake: wake)
+        ports.connect(machine.serialPorts, stop: machine.stopper, wake: wake)
     }
 
     /// Runs the Guest to its end, from reboot to reboot. Once, and with its ports connected.
@@ -90,18 +106,19 @@ final class GuestRun: @unchecked Sendable {
     /// - Parameter rest: called whenever it has stopped.
     func run(rest: () -> Void = {}) throws -> GuestEnd {
         defer {
-            guest.stopDevices()
+            machine.stopDevices()
             ports.disconnect()
         }
         while true {
             // Whoever asked during a reboot asked a CPU that has forgotten it.
-            let outcome = ports.verdict == nil ? guest.run() : .stopped
+            let outcome = ports.verdict == nil ? try machine.run() : .stopped
             rest()
             if let end = judge(outcome) { return end }
             ports.restart()
+            let kernel = try KernelFile.find(configuration, progress: progress)
             let files = try GuestFiles.gather(
-                configuration, session: session, modules: catalog.modules, progress: progress)
-            try guest.restart(files.source)
+                configuration, kernel, session: session, modules: catalog.modules, progress: progress)
+            try machine.restart(files.source)
         }
     }
 
@@ -126,7 +143,7 @@ final class GuestRun: @unchecked Sendable {
     }
 
     private func death(_ reason: String) -> GuestEnd {
-        var details = guest.vcpu.describe()
+        var details = machine.describe()
         if !details.hasSuffix("\n") { details += "\n" }
         let log = ports.log.lastLines(24)
         if !configuration.verbose, !log.isEmpty {

@@ -18,14 +18,6 @@ package struct Launcher {
             if verbose { StandardStream.error.write("roost: \(text)\r\n") }
         }
         let engine = try EngineTable.engine(named: configuration.engine, note: note)
-        guard configuration.command.isEmpty || configuration.initialRAMDisk == nil else {
-            throw ConfigurationError(
-                "a command runs in the initramfs that roost builds: leave --initrd out, or the command")
-        }
-        guard configuration.command.isEmpty || !configuration.bootsFromDisk else {
-            throw ConfigurationError("with root= the disk's own programs run: leave it out, or the command")
-        }
-        if let run = try LguestRun(configuration) { return try run.run(engine: engine, note: note) }
         try GuestRun.check(configuration)
         // Its file is there before the Guest is: a wrong path is not to be found out after hours.
         let profiler = try configuration.profile.map { try Profiler(path: $0, symbols: configuration.symbols) }
@@ -38,14 +30,16 @@ package struct Launcher {
         if !verbose { progress.step("booting \(run.kernelName)") }
         let end =
             if let profiler {
-                try run.guest.sampled { try live(run) { profiler.look(at: run.guest.vcpu) } }
+                try run.machine.sampled {
+                    try live(run) { if let vcpu = run.machine.vcpu { profiler.look(at: vcpu) } }
+                }
             } else {
                 try live(run) {}
             }
         if verbose {
-            StandardStream.error.write(run.guest.vcpu.report.text(engine: engine.name) + run.guest.deviceReport.text)
+            StandardStream.error.write(run.machine.report.text(engine: engine.name) + run.machine.deviceReport.text)
         }
-        try profiler?.write(engine: engine.name, run.guest.vcpu.report)
+        try profiler?.write(engine: engine.name, run.machine.report)
         return end
     }
 

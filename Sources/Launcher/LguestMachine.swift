@@ -14,11 +14,13 @@ internal import VirtualCPU
 // the Guest, see to what it has notified, run it again.
 
 /// One Guest on lguest's bus.
-final class LguestMachine: @unchecked Sendable {
+final class LguestMachine: Machine, @unchecked Sendable {
     private let ramBytes: UInt64
     private let memory: GuestMemory
     private let host: LguestHost
     private let devices: [any VirtioDevice]
+    private let engine: Engine
+    private let profile: GuestProfile?
     private let print: @Sendable ([UInt8]) -> Void
     private let note: @Sendable (String) -> Void
     private var image: LguestImage
@@ -26,14 +28,18 @@ final class LguestMachine: @unchecked Sendable {
     /// Another with each restart.
     private let current = Mutex<LguestGuest?>(nil)
     private var bus: LguestBus?
+    private(set) var vcpu: (any VCPU)?
+    private var isSampled = false
+    private var sampler: Sampler?
 
     /// - Parameters:
+    ///   - profile: what the Guest does is written down there; nil to leave it alone.
     ///   - host: Guests of one Host can send to each other.
     ///   - regions: memory that is not the Guest's alone, and where it sees it.
     ///   - print: takes the early console's text.
     init(
-        _ source: BootSource, memory size: MemorySize, host: LguestHost, devices: [any VirtioDevice],
-        regions: [(region: SharedRegion, address: UInt64)] = [],
+        _ source: BootSource, memory size: MemorySize, engine: Engine, profile: GuestProfile?, host: LguestHost,
+        devices: [any VirtioDevice], regions: [(region: SharedRegion, address: UInt64)],
         print: @escaping @Sendable ([UInt8]) -> Void, note: @escaping @Sendable (String) -> Void
     ) throws {
         ramBytes = size.bytes
@@ -41,6 +47,8 @@ final class LguestMachine: @unchecked Sendable {
             byteCount: size.bytes + LguestBus.pageCount(for: devices) * 4096, hasHole: false)
         for (region, address) in regions { try memory.map(region, at: GuestPhysicalAddress(address)) }
         image = try LguestImage(source)
+        self.engine = engine
+        self.profile = profile
         self.host = host
         self.devices = devices
         self.print = print
@@ -57,12 +65,34 @@ final class LguestMachine: @unchecked Sendable {
     private func begin() throws -> (LguestGuest, LguestBus) {
         if let guest = current.withLock({ $0 }), let bus { return (guest, bus) }
         let (pgdir, start) = try image.load(into: memory, ramBytes: ramBytes)
-        let guest = try host.open()
+        let guest = try host.open { [weak self] in try self?.makeCPU($0, $1, $2) ?? { throw HostError("no machine") }()
+        }
         let bus = try LguestBus(devices, of: guest, memory: memory, ramBytes: ramBytes, print: print, note: note)
         try guest.initialize(memory: memory, pgdir: pgdir, start: start)
         current.withLock { $0 = guest }
         self.bus = bus
         return (guest, bus)
+    }
+
+    private func makeCPU(
+        _ memory: GuestMemory, _ requests: VCPURequests, _ interrupts: any InterruptController
+    ) throws -> any VCPU {
+        let cpu: any VCPU
+        if let profile {
+            let interrupts = ProfiledInterrupts(interrupts, profile)
+            cpu = ProfiledVCPU(try engine.makeVCPU(memory, requests, interrupts), profile)
+        } else {
+            cpu = try engine.makeVCPU(memory, requests, interrupts)
+        }
+        vcpu = cpu
+        if isSampled { sampler = try Sampler(requests) }
+        return cpu
+    }
+
+    func sampled<Result>(_ body: () throws -> Result) throws -> Result {
+        isSampled = true
+        defer { sampler?.stop() }
+        return try body()
     }
 
     func run() throws -> RunOutcome {
@@ -98,6 +128,8 @@ final class LguestMachine: @unchecked Sendable {
 
     /// Ends the Guest.
     private func end() {
+        sampler?.stop()
+        sampler = nil
         bus?.stop()
         bus = nil
         current.withLock { guest in
@@ -109,8 +141,7 @@ final class LguestMachine: @unchecked Sendable {
     func stopDevices() { bus?.stop() }
 
     var deviceReport: VirtioReport { VirtioReport(bus?.transports ?? []) }
-    func describe() -> String { current.withLock { $0 }?.description ?? "" }
-    var report: EngineReport { current.withLock { $0 }?.report ?? EngineReport() }
+    var serialPorts: [Serial16550?] { [nil, nil, nil, nil] }
 
     deinit { end() }
 }

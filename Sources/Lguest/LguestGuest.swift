@@ -1,7 +1,7 @@
 package import GuestMemory
 package import HostInterface
 internal import Synchronization
-package import VirtualCPU
+internal import VirtualCPU
 internal import X86
 
 //H:310 Run until there is something to do
@@ -78,9 +78,12 @@ package final class LguestGuest: @unchecked Sendable {
         case call
     }
 
-    init(host: LguestHost, id: UInt16) {
+    private let makeCPU: LguestHost.CPUMaker
+
+    init(host: LguestHost, id: UInt16, makeCPU: @escaping LguestHost.CPUMaker) {
         self.host = host
         self.id = id
+        self.makeCPU = makeCPU
     }
 
     deinit { close() }
@@ -113,7 +116,7 @@ package final class LguestGuest: @unchecked Sendable {
         let vcpu: any VCPU, interrupts: LguestInterrupts
         do {
             interrupts = try LguestInterrupts(requests, memory: memory)
-            vcpu = try host.makeCPU(memory, requests, interrupts)
+            vcpu = try makeCPU(memory, requests, interrupts)
         } catch let error as HostError {
             throw error.errno ?? .noMemory
         } catch {
@@ -138,10 +141,6 @@ package final class LguestGuest: @unchecked Sendable {
 
     /// The Guest's memory, once it has some.
     package var memory: GuestMemory? { state.withLock { $0.body?.memory } }
-
-    /// Registers and code, for a report of its death. Not while it runs.
-    package var description: String? { state.withLock { $0.body?.vcpu }?.describe() }
-    package var report: EngineReport? { state.withLock { $0.body?.vcpu }?.report }
 
     // MARK: Running
 

@@ -32,7 +32,7 @@ package final class LguestHost: Sendable {
     package typealias CPUMaker =
         @Sendable (GuestMemory, VCPURequests, any InterruptController) throws -> any VCPU
 
-    let makeCPU: CPUMaker
+    private let makeCPU: CPUMaker?
     /// The Big Lguest Lock: no DMA, binding or closing but under it.
     private let state = Mutex(State())
 
@@ -42,12 +42,14 @@ package final class LguestHost: Sendable {
         var identifiers: Set<UInt16> = []
     }
 
-    package init(makeCPU: @escaping CPUMaker) { self.makeCPU = makeCPU }
+    /// - Parameter makeCPU: for Guests that are opened without one of their own.
+    package init(makeCPU: CPUMaker? = nil) { self.makeCPU = makeCPU }
 
     /// A handle for one Guest, to be closed.
     ///
     /// - Throws: ENOSPC after 65,535 of them at once.
-    package func open() throws(Errno) -> LguestGuest {
+    package func open(makeCPU: CPUMaker? = nil) throws(Errno) -> LguestGuest {
+        guard let makeCPU = makeCPU ?? self.makeCPU else { preconditionFailure("a Guest without a CPU") }
         let id = state.withLock { state -> UInt16? in
             guard state.identifiers.count < Int(UInt16.max) else { return nil }
             while state.nextID == 0 || state.identifiers.contains(state.nextID) { state.nextID &+= 1 }
@@ -56,7 +58,7 @@ package final class LguestHost: Sendable {
             return state.nextID
         }
         guard let id else { throw .noSpace }
-        return LguestGuest(host: self, id: id)
+        return LguestGuest(host: self, id: id, makeCPU: makeCPU)
     }
 
     func withRegistry<Result>(_ body: (inout DMARegistry) -> Result) -> Result {

@@ -18,7 +18,10 @@ struct Run: ParsableCommand {
             64 for a wrong command line; 70 if the guest dies.
             """)
 
-    @Option(help: ArgumentHelp("The kernel: bzImage, vmlinux, PVH or multiboot; or debian:PACKAGE.", valueName: "file"))
+    @Option(
+        help: ArgumentHelp(
+            "The kernel: bzImage, vmlinux, PVH, multiboot, or a guest for lguest's bus; or debian:PACKAGE.",
+            valueName: "file"))
     var kernel: String?
 
     @Option(help: ArgumentHelp("The initial RAM disk; nothing is added to it.", valueName: "file"))
@@ -69,12 +72,18 @@ struct Run: ParsableCommand {
             valueName: "file"))
     var symbols: [String] = []
 
+    @Argument(help: ArgumentHelp("The same as --kernel.", valueName: "kernel"))
+    var image: String?
+
     @Argument(parsing: .postTerminator, help: ArgumentHelp("What to run in the guest, after --.", valueName: "command"))
     var command: [String] = []
 
     func run() throws {
         var configuration = GuestConfiguration()
-        if let kernel { configuration.setKernel(kernel) }
+        guard kernel == nil || image == nil else {
+            throw ConfigurationError("there are two kernels: '\(image ?? "")' and --kernel \(kernel ?? "")")
+        }
+        if let kernel = kernel ?? image { configuration.setKernel(kernel) }
         configuration.initialRAMDisk = initrd
         configuration.commandLine = append
         do { configuration.memory = try MemorySize(parsing: memory) } catch {

@@ -96,7 +96,7 @@ struct HouseReader {
         }
         try option("net") { value throws(JSONError) in
             let text = try string(value, "\"net\"")
-            configuration.network = try parsed(value, "net") { try NetworkOption(parsing: text) }
+            configuration.network = try parsed(value, "net") { try NetworkOption(parsing: text, in: .house) }
         }
         try option("console") { value throws(JSONError) in
             let text = try string(value, "\"console\"")

@@ -27,7 +27,6 @@ protocol HouseGuest: AnyObject, Sendable {
 }
 
 extension GuestRun: HouseGuest {
-    var kind: String { isLinux ? "Linux" : "bare" }
     var engineName: String { engine.name }
     func run() throws -> GuestEnd { try run(rest: {}) }
     func stop() { ports.decide(.quit) }
@@ -39,6 +38,12 @@ extension GuestRun: HouseGuest {
 struct HouseGuestMaker {
     let isVerbose: Bool
     let progress: Progress
+    private let commons = Commons()
+
+    init(isVerbose: Bool, progress: Progress) {
+        self.isVerbose = isVerbose
+        self.progress = progress
+    }
 
     /// - Throws: in one line, with the Guest's name.
     func make(
@@ -55,7 +60,8 @@ struct HouseGuestMaker {
             let engine = try EngineTable.engine(named: configuration.engine, note: note)
             try GuestRun.check(configuration)
             return try GuestRun(
-                configuration, engine: engine, session: session, output: output, progress: progress, note: note)
+                configuration, engine: engine, session: session, output: output, commons: commons,
+                regions: guest.regions, progress: progress, note: note)
         } catch let error as HostError {
             throw HostError("\(guest.name): \(error.summary)", errno: error.errno, advice: error.advice)
         } catch {
