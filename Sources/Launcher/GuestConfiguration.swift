@@ -23,6 +23,8 @@ package struct GuestConfiguration: Sendable {
     /// In the order of their names in the Guest.
     package var disks: [DiskOption] = []
     package var network = NetworkOption(kind: .none)
+    /// Who is on its switch, in the house's order; the Guest itself first of all.
+    package var neighbours: [Neighbour] = []
     /// The user's terminal in the Guest.
     package var console = ConsoleKind.ttyS0
     /// Random numbers from the host.
@@ -71,6 +73,22 @@ package struct GuestConfiguration: Sendable {
     /// once, and `Guest` knows why by its log. The kernel tests all its crypto
     /// at boot, which is half of an interpreted boot: it may believe us.
     package static let defaultCommandLine = "console=ttyS0 panic=-1 8250.nr_uarts=4 cryptomgr.notests=1"
+}
+
+/// A Guest on a switch, where there is nobody to ask for an address: the house has given it one.
+package struct Neighbour: Equatable, Sendable {
+    package var name: String
+    /// As in 10.0.3.2.
+    package var address: String
+
+    /// Of all the addresses on a switch, how many bits are the same.
+    package static let prefixLength = 24
+
+    /// The place of the `index`th Guest on a switch.
+    package init(name: String, index: Int) {
+        self.name = name
+        address = "10.0.3.\(index + 1)"
+    }
 }
 
 /// An amount of RAM, as in `--memory 512M`.

@@ -58,9 +58,7 @@ struct GuestFiles {
         progress: Progress
     ) throws -> GuestFiles {
         var source = kernel.source
-        source.commandLine = configuration.wholeCommandLine
-        if kernel.format == .lguest { source.commandLine = configuration.commandLine ?? "" }
-
+        source.commandLine = commandLine(configuration, kernel)
         if let path = configuration.initialRAMDisk {
             source.initrd = try readFile(path)
             source.initrdName = path
@@ -71,7 +69,6 @@ struct GuestFiles {
             guard configuration.command.isEmpty else {
                 throw ConfigurationError("a command needs Linux to run in, and \(source.kernelName) is something else")
             }
-            if configuration.commandLine == nil { source.commandLine = "" }
             return GuestFiles(source: source, session: nil)
         }
         let store = PackageStore(progress: progress)
@@ -85,6 +82,17 @@ struct GuestFiles {
         source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded)
         source.initrdName = "the built initramfs"
         return GuestFiles(source: source, session: configuration.bootsFromDisk ? nil : session)
+    }
+
+    private static func commandLine(_ configuration: GuestConfiguration, _ kernel: KernelFile) -> String {
+        if kernel.isLinux { return configuration.wholeCommandLine }
+        guard kernel.format == .lguest else {
+            let says = configuration.commandLine != nil || configuration.initialRAMDisk != nil
+            return says ? configuration.wholeCommandLine : ""
+        }
+        // Behind what the user says: the first counts.
+        let own = configuration.neighbours.first.map { "address=\($0.address)" }
+        return [configuration.commandLine, own].compactMap(\.self).joined(separator: " ")
     }
 }
 //:

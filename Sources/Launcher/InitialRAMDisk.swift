@@ -44,16 +44,19 @@ package struct Session: Equatable, Sendable {
     package var windowSize: WindowSize?
     /// TERM of the user.
     package var terminalName: String?
+    /// See `GuestConfiguration.neighbours`.
+    package var neighbours: [Neighbour]
 
     package init(
         kind: Kind, command: [[UInt8]] = [], port: String = "ttyS1", windowSize: WindowSize? = nil,
-        terminalName: String? = nil
+        terminalName: String? = nil, neighbours: [Neighbour] = []
     ) {
         self.kind = kind
         self.command = command
         self.port = port
         self.windowSize = windowSize
         self.terminalName = terminalName
+        self.neighbours = neighbours
     }
 }
 
@@ -74,7 +77,9 @@ package enum InitialRAMDisk {
         archive.addFile("init", initScript, mode: 0o755)
         archive.addFile("etc/passwd", "root::0:0:root:/root:/bin/sh\n")
         archive.addFile("etc/group", "root:x:0:\n")
-        archive.addFile("etc/hostname", "guest\n")
+        archive.addFile("etc/hostname", (session.neighbours.first?.name ?? "guest") + "\n")
+        let hosts = session.neighbours.map { "\($0.address) \($0.name)\n" }
+        archive.addFile("etc/hosts", "127.0.0.1 localhost\n" + hosts.joined())
         archive.addFile("etc/profile", profile)
         archive.addFile("etc/roost/lease", leaseScript, mode: 0o755)
         // busybox's own would ask an init that is not there; these tell the kernel.
@@ -93,6 +98,7 @@ package enum InitialRAMDisk {
         var lines = ["kind=\(session.kind)", "user=/dev/\(session.port)"]
         if session.command.isEmpty { lines.append("shell=yes") }
         if let size = session.windowSize { lines.append("rows=\(size.rows) columns=\(size.columns)") }
+        if let own = session.neighbours.first { lines.append("address=\(own.address)/\(Neighbour.prefixLength)") }
         // TERM ends in a script, so only what a terminal's name is made of may pass.
         let allowed = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-+._")
         if let name = session.terminalName, name.allSatisfy(allowed.contains), !name.isEmpty {
@@ -188,14 +194,17 @@ package enum InitialRAMDisk {
         fi
 
         # A network card is a network: COMMAND need not know how it came up.
+        kind=piped user=/dev/ttyS1 shell=no rows=0 columns=0 term=linux address=
+        . /etc/roost/session
         if [ -e /sys/class/net/eth0 ]; then
             ip link set eth0 up
-            udhcpc -i eth0 -s /etc/roost/lease -n -q -t 5 -T 1 >/dev/null 2>/run/udhcpc.log ||
-                echo "roost: eth0: no answer to DHCP" >/dev/kmsg
+            if [ "$address" ]; then
+                ip addr add "$address" dev eth0
+            else
+                udhcpc -i eth0 -s /etc/roost/lease -n -q -t 5 -T 1 >/dev/null 2>/run/udhcpc.log ||
+                    echo "roost: eth0: no answer to DHCP" >/dev/kmsg
+            fi
         fi
-
-        kind=piped user=/dev/ttyS1 shell=no rows=0 columns=0 term=linux
-        . /etc/roost/session
         export TERM=$term
         cd /root
 

@@ -35,6 +35,34 @@ public struct IPv4Address: Equatable, Sendable {
     public init(_ a: UInt8, _ b: UInt8, _ c: UInt8, _ d: UInt8) {
         value = UInt32(a) << 24 | UInt32(b) << 16 | UInt32(c) << 8 | UInt32(d)
     }
+
+    /// As people write it; nil for anything else.
+    public init?(_ text: Text) {
+        var value: UInt32 = 0, part: UInt32 = 0
+        var parts = 1, digits = 0
+        for index in 0..<text.count {
+            switch text[index] {
+            case UInt8(ascii: "."):
+                guard digits > 0, parts < 4 else { return nil }
+                value = value << 8 | part
+                (part, digits, parts) = (0, 0, parts + 1)
+            case let byte where byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "9"):
+                part = part * 10 + UInt32(byte - UInt8(ascii: "0"))
+                digits += 1
+                guard part <= 255 else { return nil }
+            default: return nil
+            }
+        }
+        guard parts == 4, digits > 0 else { return nil }
+        self.value = value << 8 | part
+    }
+
+    /// What the command line says (`address=A.B.C.D`), as a house's switch does; else `usual`.
+    public static func told(or usual: IPv4Address) -> IPv4Address {
+        guard let word = Boot.word("address") else { return usual }
+        guard let address = IPv4Address(word) else { panic("address= wants A.B.C.D") }
+        return address
+    }
 }
 
 /// An Ethernet address, in the low 48 bits.

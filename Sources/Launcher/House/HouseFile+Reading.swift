@@ -62,7 +62,24 @@ struct HouseReader {
             }
             guests.append(try guest(name, members, element, regions))
         }
+        introduceNeighbours(&guests)
         return HouseFile(name: name, guests: guests, regions: regions)
+    }
+
+    /// Tells each Guest on a switch who else is there.
+    private func introduceNeighbours(_ guests: inout [HouseFile.Guest]) {
+        var places: [String: [(guest: Int, neighbour: Neighbour)]] = [:]
+        for (index, guest) in guests.enumerated() {
+            guard case .switch(let name) = guest.configuration.network.kind else { continue }
+            let neighbour = Neighbour(name: guest.name, index: places[name]?.count ?? 0)
+            places[name, default: []].append((index, neighbour))
+        }
+        for all in places.values {
+            for place in all {
+                let others = all.filter { $0.guest != place.guest }.map(\.neighbour)
+                guests[place.guest].configuration.neighbours = [place.neighbour] + others
+            }
+        }
     }
 
     private func guest(

@@ -55,7 +55,8 @@ struct HouseGuestMaker {
         // it is and of what kind, only they would know.
         let session = Session(
             kind: .terminal, command: configuration.command, port: configuration.userPort,
-            windowSize: WindowSize(rows: 24, columns: 80), terminalName: environmentVariable("TERM"))
+            windowSize: WindowSize(rows: 24, columns: 80), terminalName: environmentVariable("TERM"),
+            neighbours: configuration.neighbours)
         do {
             let engine = try EngineTable.engine(named: configuration.engine, note: note)
             try GuestRun.check(configuration)

@@ -13,7 +13,7 @@ import GuestNet
 
     static func main() {
         let network = LguestBus.require(Network.self, "network card")
-        let host = IPv4Host(network, address: IPv4Address(10, 0, 2, 15))
+        let host = IPv4Host(network, address: .told(or: IPv4Address(10, 0, 2, 15)))
         var server = TCPServer(host, port: 80)
         print("ready")
         server.serve { request in
