@@ -67,6 +67,11 @@ swift:
 build: deps ## builds the command, optimized: .build/release/roost
 	@$(SWIFT) build -c release --product roost $(FLAGS)
 
+# The header is what the compiler writes of the library's functions.
+library: deps ## lguest's Host for programs in any language: .build/release/liblguest.so and lguest.h
+	@$(SWIFT) build -c release --product lguest $(FLAGS)
+	@cp -f .build/release/LguestLibrary.build/include/LguestLibrary-Swift.h .build/release/lguest.h
+
 run: build ## boots Debian's cloud kernel to a shell (ARGS='--verbose -- uname -a')
 	@.build/release/roost run $(ARGS)
 
