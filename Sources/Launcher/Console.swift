@@ -41,6 +41,7 @@ final class Console: Sendable {
         if isTerminal {
             Terminal.reportResizes(to: resize)
             try Terminal.makeRaw()
+            tellSize()
         }
         return try HostThread(name: "input") { [self] in
             var input = Input(isTerminal: isTerminal, isEncoded: ports.session != nil && !isTerminal)
@@ -73,7 +74,6 @@ final class Console: Sendable {
         let ready = ports.isReady
         let boot = ports.boot
         if ready, input.boot != boot {
-            tellSize()
             // The end of the input was said to the boot before; it holds for this one too.
             if input.boot > 0, input.isEncoded {
                 input.encoder = InputEncoder()
@@ -90,7 +90,7 @@ final class Console: Sendable {
         if happened[0] { wake.drain() }
         if happened[1] {
             resize.drain()
-            if ready { tellSize() }
+            tellSize()
         }
         guard happened[2] else { return }
         guard let bytes = readStandardInput() else {

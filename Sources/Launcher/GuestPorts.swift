@@ -66,6 +66,7 @@ final class GuestPorts: Sendable {
     private let ready: Atomic<Bool>
     private let boots = Atomic<Int>(1)
     private let outcome = Mutex<Verdict?>(nil)
+    private let windowSize = Mutex<WindowSize?>(nil)
 
     /// What there is once the Guest is made.
     private struct Connection {
@@ -153,6 +154,7 @@ final class GuestPorts: Sendable {
             output.appeared()
             // ORDERING: pairs with the acquiring load in `isReady`: /init has set the port up.
             ready.store(true, ordering: .releasing)
+            tellSize()
             connection.withLock { $0 }?.wake()
         case .exit(let status):
             decide(.exit(status: status))
@@ -183,10 +185,16 @@ final class GuestPorts: Sendable {
         return input.receive(bytes)
     }
 
-    /// The user's window is this large.
+    /// The user's window is this large. It is told now, and to each boot when it is ready.
     func resize(_ size: WindowSize) {
+        windowSize.withLock { $0 = size }
         terminal?.resize(size)
-        _ = connection.withLock { $0?.control }?.receive(Array("\(size.rows) \(size.columns)\n".utf8))
+        if isReady { tellSize() }
+    }
+
+    private func tellSize() {
+        guard let size = windowSize.withLock({ $0 }), let control = connection.withLock({ $0?.control }) else { return }
+        _ = control.receive(Array("\(size.rows) \(size.columns)\n".utf8))
     }
 }
 //:

@@ -11,13 +11,14 @@ struct Ps: ParsableCommand {
 
     func run() throws {
         var rows = [["HOUSE", "GUEST", "KIND", "STATE", "ENGINE", "MEMORY", "UPTIME", "CPU"]]
+        var failures: [String] = []
         for house in try ControlClient.houses(house) {
-            var client = try ControlClient(house: house)
-            for guest in try client.list() {
-                rows.append([
-                    house, guest.name, guest.kind, guest.state, guest.engine, guest.memory, Self.inWords(guest.uptime),
-                    Self.inWords(guest.cpuTime),
-                ])
+            do {
+                var client = try ControlClient(house: house)
+                rows += try client.list().map { Self.row(house, $0) }
+            } catch {
+                // One that is in trouble hides no other; one that has ended meanwhile is in none.
+                if try ControlClient.houses(nil).contains(house) { failures.append("\(error)") }
             }
         }
         let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
@@ -26,6 +27,16 @@ struct Ps: ParsableCommand {
             let line = cells.joined(separator: "  ")
             StandardStream.output.write(String(line.reversed().drop { $0 == " " }.reversed()) + "\n")
         }
+        guard failures.isEmpty else {
+            throw SessionEnd(status: 1, message: failures.map { "roost: \($0)\n" }.joined())
+        }
+    }
+
+    private static func row(_ house: String, _ guest: GuestStatus) -> [String] {
+        [
+            house, guest.name, guest.kind, guest.state, guest.engine, guest.memory, inWords(guest.uptime),
+            inWords(guest.cpuTime),
+        ]
     }
 
     /// As people say it: "12.3 s", "4:05", "3:04:05".

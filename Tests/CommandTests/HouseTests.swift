@@ -198,9 +198,13 @@ import Testing
             _ = UnixSockets.send(bytes[...], to: socket.rawValue)
             if turn % 2 == 0 { _ = waitReadable([socket.rawValue], milliseconds: 1) }
         }
+        // One who asks and asks and reads no answer.
+        let greedy = try house.connect()
+        let questions = (0..<20_000).flatMap { _ in ControlBytes.list }
+        for _ in 0..<50 { _ = UnixSockets.send(questions[...], to: greedy.rawValue) }
         // Those who connect and say nothing, or half of it, keep nobody out for ever, and nobody waiting.
         let silent = try (0..<8).map { _ in Holder(try house.connect()) }
-        for holder in silent { _ = UnixSockets.send([0x4c, 0xff][...], to: holder.socket.rawValue) }
+        for holder in silent { _ = UnixSockets.send(ControlBytes.list[..<2], to: holder.socket.rawValue) }
         try house.list { $0.count == 1 && $0[0][3] == "running" }
         try house.signal(SIGTERM)
         let end = try house.end()
@@ -212,12 +216,12 @@ import Testing
         let house = try RunningHouse([("web", .chatters), ("quiet", .prints)], shell: "exec {} >/dev/null")
         try house.waitUntilUp(2)
         let socket = try house.connect()
-        _ = UnixSockets.send([0x43, 3, 0, 0x77, 0x65, 0x62][...], to: socket.rawValue)
+        _ = UnixSockets.send(ControlBytes.consoleOfWeb[...], to: socket.rawValue)
         // A connection that the other end has closed cannot be written to.
         var isDropped = false
         for _ in 0..<2000 where !isDropped {
             usleep(10_000)
-            isDropped = UnixSockets.send([0x49, 0, 0][...], to: socket.rawValue) == nil
+            isDropped = UnixSockets.send(ControlBytes.noInput[...], to: socket.rawValue) == nil
         }
         #expect(isDropped, "still connected")
         let lines = try house.list { $0.count == 2 }
@@ -245,4 +249,11 @@ import Testing
         }
         throw HostError("it does not end")
     }
+}
+
+/// Frames as they are on the wire.
+private enum ControlBytes {
+    static let list = Array("L\0\0".utf8)
+    static let consoleOfWeb = Array("C\u{3}\0web".utf8)
+    static let noInput = Array("I\0\0".utf8)
 }

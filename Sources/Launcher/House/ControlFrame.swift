@@ -66,26 +66,44 @@ package struct ControlFrame: Equatable, Sendable {
 /// Finds the frames in what arrives.
 package struct ControlFrameReader {
     private var bytes: [UInt8] = []
+    /// Where what is not taken yet begins.
+    private var start = 0
 
     package init() {}
 
     /// A byte that is no kind of frame was met: there is nothing more to be had here.
     package private(set) var isLost = false
 
-    package mutating func take(_ new: [UInt8]) { bytes += new }
+    /// Bytes that wait to be taken: while they are as many as a frame, no more are wanted.
+    package var count: Int { bytes.count - start }
+
+    /// `next` has something to say.
+    package var hasNext: Bool { length != nil }
+
+    package mutating func take(_ new: [UInt8]) {
+        bytes.removeFirst(start)
+        start = 0
+        bytes += new
+    }
 
     /// The next frame, if it is there as a whole.
     package mutating func next() -> ControlFrame? {
-        guard let first = bytes.first, !isLost else { return nil }
-        guard let kind = ControlFrame.Kind(rawValue: first) else {
+        guard !isLost, let length else { return nil }
+        guard let kind = ControlFrame.Kind(rawValue: bytes[start]) else {
             isLost = true
             return nil
         }
-        guard bytes.count >= 3 else { return nil }
-        let count = Int(bytes[1]) | Int(bytes[2]) << 8
-        guard bytes.count >= 3 + count else { return nil }
-        defer { bytes.removeFirst(3 + count) }
-        return ControlFrame(kind, Array(bytes[3..<3 + count]))
+        defer { start += length }
+        return ControlFrame(kind, Array(bytes[start + 3..<start + length]))
+    }
+
+    /// How many bytes the next frame has, if it is there; of what is no frame, none.
+    private var length: Int? {
+        guard count > 0 else { return nil }
+        guard ControlFrame.Kind(rawValue: bytes[start]) != nil else { return isLost ? nil : 0 }
+        guard count >= 3 else { return nil }
+        let length = 3 + (Int(bytes[start + 1]) | Int(bytes[start + 2]) << 8)
+        return count >= length ? length : nil
     }
 }
 

@@ -32,10 +32,13 @@ final class ControlPeer {
     /// What to poll the socket for.
     var awaited: (descriptor: Int32, events: PollSet.Events) {
         var events: PollSet.Events = []
-        if !isLeaving, input.isEmpty, output.count < Self.mostOutput { events.insert(.read) }
+        if canHear, reader.count <= ControlFrame.mostPayload { events.insert(.read) }
         if !output.isEmpty { events.insert(.write) }
         return (socket.rawValue, events)
     }
+
+    /// A request would be answered now.
+    private var canHear: Bool { !isLeaving && input.isEmpty && output.count < Self.mostOutput }
 
     /// When to look again although nothing happens; nil for never.
     var deadline: UInt64? {
@@ -62,7 +65,7 @@ final class ControlPeer {
         repeat {
             work(members)
             guard send() else { return leave() }
-        } while output.isEmpty && hasMore
+        } while output.isEmpty && (hasMore || canHear && reader.hasNext)
         if let deadline, HostClock.monotonicNanoseconds >= deadline { return leave() }
         return isGone || (isLeaving && output.isEmpty) ? leave() : true
     }
@@ -83,10 +86,14 @@ final class ControlPeer {
 
     private func say(_ frame: ControlFrame) { output += frame.bytes }
 
-    private func refuse(_ words: String) {
-        say(ControlFrame(.refused, words))
+    /// The last that they hear.
+    private func sayGoodbye(_ frame: ControlFrame) {
+        say(frame)
         isLeaving = true
+        lastProgress = HostClock.monotonicNanoseconds
     }
+
+    private func refuse(_ words: String) { sayGoodbye(ControlFrame(.refused, words)) }
 
     /// The Guest has printed more than was sent.
     private var hasMore: Bool {
@@ -95,7 +102,7 @@ final class ControlPeer {
     }
 
     private func work(_ members: [HouseMember]) {
-        while !isLeaving, input.isEmpty, output.count < Self.mostOutput, let frame = reader.next() {
+        while canHear, let frame = reader.next() {
             lastProgress = HostClock.monotonicNanoseconds
             hear(frame, members)
         }
@@ -130,8 +137,7 @@ final class ControlPeer {
         }
         role = .watching(member, offset: offset)
         guard let end, !isLeaving, member.printed(from: offset, limit: 1)?.isEmpty == true else { return }
-        say(ControlFrame(.ended, end.details == nil ? "ended: \(end.reason)" : "died: \(end.reason)"))
-        isLeaving = true
+        sayGoodbye(ControlFrame(.ended, end.details == nil ? "ended: \(end.reason)" : "died: \(end.reason)"))
     }
 
     private func hear(_ frame: ControlFrame, _ members: [HouseMember]) {
