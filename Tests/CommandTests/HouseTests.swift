@@ -39,8 +39,12 @@ import Testing
         #expect(text(try house.command("disk", "info", disk)).contains("in use:     by roost"))
         #expect(try house.memoryFiles() == 2)
         #expect(try house.command("stop", "a").status == 0)
-        for _ in 0..<400 where try house.memoryFiles() == 2 { usleep(10_000) }
-        #expect(try house.memoryFiles() == 1)
+        var memories = try house.memoryFiles()
+        for _ in 0..<400 where memories != 1 {
+            usleep(10_000)
+            memories = try house.memoryFiles()
+        }
+        #expect(memories == 1)
         #expect(text(try house.command("disk", "info", disk)).contains("in use:     no"))
         try house.list { $0.count == 2 && $0[1][3] == "running" }
         try house.signal(SIGTERM)
@@ -57,6 +61,26 @@ import Testing
         #expect(end.errorText.contains("roost: a ended: it was stopped\n"))
         #expect(end.errorText.contains("roost: b ended: it was stopped\n"))
         #expect(Files.list(house.socketFolder).isEmpty)
+    }
+
+    /// The guest's thread waits for somebody to read what it printed, which nobody will. The house still
+    /// answers, and the second signal ends it.
+    @Test func theSecondSignalWaitsForNobody() throws {
+        let house = try RunningHouse(
+            [("web", .chatters)], shell: "mkfifo FOLDER/pipe; exec 3<>FOLDER/pipe; exec {} >&3")
+        try house.waitUntilUp(1)
+        var before: [[String]] = []
+        // It waits once it uses no more CPU time.
+        let cpuTime = { (lines: [[String]]) in lines.map { Array($0.dropFirst(8)) } }
+        try house.list { lines in
+            defer { before = lines }
+            usleep(300_000)
+            return cpuTime(lines) == cpuTime(before)
+        }
+        try house.signal(SIGTERM)
+        try house.list { $0.count == 1 && $0[0][3] == "stopping" }
+        try house.signal(SIGTERM)
+        #expect(try house.end().status == 128 + SIGTERM)
     }
 
     @Test func namesThatAreNotThereAreSaid() throws {

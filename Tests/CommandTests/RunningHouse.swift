@@ -15,7 +15,7 @@ final class RunningHouse: Sendable {
     /// - Parameters:
     ///   - guests: by name, what each boots.
     ///   - keys: by name, what else is said of a guest, in JSON.
-    ///   - shell: what stands around the command: {} in it is the command.
+    ///   - shell: what stands around the command: {} in it is the command, and FOLDER the house's folder.
     init(
         _ guests: [(name: String, kernel: TinyKernel)], keys: [String: String] = [:], shell: String = "exec {}"
     ) throws {
@@ -33,6 +33,7 @@ final class RunningHouse: Sendable {
 
     func start(_ shell: String = "exec {}") throws {
         let command = shell.replacing("{}", with: "'\(Command.path)' up '\(folder)/test.json'")
+            .replacing("FOLDER", with: folder)
         let folder = folder
         let thread = try HostThread(name: "house") { [self] in
             let result = try? Subprocess.run(

@@ -35,11 +35,16 @@ package struct ControlClient: ~Copyable {
     package static func find(_ name: String, house: String?) throws(HostError) -> (house: String, guest: String) {
         var found: [String] = []
         var others: [String] = []
-        for house in try houses(house) {
-            var client = try ControlClient(house: house)
-            let names = try client.list().map(\.name)
-            if names.contains(name) { found.append(house) }
-            others += names
+        for candidate in try houses(house) {
+            do {
+                var client = try ControlClient(house: candidate)
+                let names = try client.list().map(\.name)
+                if names.contains(name) { found.append(candidate) }
+                others += names
+            } catch {
+                // Of several, one that is in trouble or has just ended is none to look in.
+                if house != nil { throw error }
+            }
         }
         if let house = found.first, found.count == 1 { return (house, name) }
         guard found.isEmpty else {

@@ -33,7 +33,7 @@ final class ControlPeer {
     var awaited: (descriptor: Int32, events: PollSet.Events) {
         var events: PollSet.Events = []
         if canHear, reader.count <= ControlFrame.mostPayload { events.insert(.read) }
-        if !output.isEmpty { events.insert(.write) }
+        if !output.isEmpty || hasMore { events.insert(.write) }
         return (socket.rawValue, events)
     }
 
@@ -53,7 +53,7 @@ final class ControlPeer {
         return !isLeaving
     }
 
-    /// Does all that can be done without waiting.
+    /// Does what can be done without waiting.
     ///
     /// - Returns: false when they are gone.
     func serve(_ ready: PollSet.Events, _ members: [HouseMember]) -> Bool {
@@ -61,11 +61,9 @@ final class ControlPeer {
             guard ready.contains(.read), let bytes = UnixSockets.receive(from: socket.rawValue) else { return leave() }
             reader.take(bytes)
         }
-        // What is sent makes room for what is next to say.
-        repeat {
-            work(members)
-            guard send() else { return leave() }
-        } while output.isEmpty && (hasMore || canHear && reader.hasNext)
+        // Once, and not as long as there is more: others wait, too.
+        work(members)
+        guard send() else { return leave() }
         if let deadline, HostClock.monotonicNanoseconds >= deadline { return leave() }
         return isGone || (isLeaving && output.isEmpty) ? leave() : true
     }
@@ -95,8 +93,9 @@ final class ControlPeer {
 
     private func refuse(_ words: String) { sayGoodbye(ControlFrame(.refused, words)) }
 
-    /// The Guest has printed more than was sent.
+    /// There is something to say as soon as there is room for it.
     private var hasMore: Bool {
+        if canHear, reader.hasNext { return true }
         guard case .watching(let member, let offset) = role, !isLeaving else { return false }
         return member.printed(from: offset, limit: 1)?.isEmpty == false
     }

@@ -105,7 +105,8 @@ final class HouseMember: Sendable {
         _ = life.withLock { $0.guest.take() }
         let end = self.end ?? end
         if let details = end.details {
-            log.say("\(name) died: \(end.reason)", of: number, details: details)
+            // A kernel panics in words of its Guest's choice.
+            log.say("\(name) died: \(plain(end.reason, limit: 400))", of: number, details: details)
         } else {
             log.say("\(name) ended: \(end.reason)\(end.status == 0 ? "" : ", status \(end.status)")", of: number)
         }
