@@ -16,14 +16,16 @@ import Testing
         let files =
             ["Package.swift", "Makefile"] + folders.flatMap { folder in Files.tree(folder).map { folder + "/" + $0 } }
         for file in files
-        where file.hasPrefix("tools/") || file.hasSuffix("Makefile")
-            || ["swift", "c", "h", "S"].contains(where: { file.hasSuffix("." + $0) })
+        where !file.contains("/.build/")
+            && (file.hasPrefix("tools/") || file.hasSuffix("Makefile")
+                || ["swift", "c", "h", "S"].contains(where: { file.hasSuffix("." + $0) }))
         {
             var open: Passage?
             for line in String(decoding: try readFile(file), as: UTF8.self).split(
                 separator: "\n", omittingEmptySubsequences: false)
             {
                 let text = line.drop { $0 == " " || $0 == "\t" }
+                guard text.hasPrefix("//") || text.hasPrefix("#") else { continue }
                 if let match = text.wholeMatch(of: /(?:\/\/|#)([A-Z]:\d\d\d) (.+)/) {
                     #expect(open == nil, "\(file): \(match.1) begins within another")
                     open = Passage(key: String(match.1), title: String(match.2), file: file)
