@@ -14,6 +14,10 @@ import VirtioDevices
 struct SampleTests {
     static let engines = EngineTable.all.filter { $0.unavailability() == nil }.map(\.name)
 
+    /// Lockstep takes back what a block has written and has it done again. Between
+    /// the two, another Guest may have filled the DMA buffer that it had set free.
+    static let enginesForDMA = engines.filter { !$0.hasPrefix("lockstep") }
+
     private func engine(_ name: String) throws -> Engine { try #require(EngineTable.all.first { $0.name == name }) }
 
     private func withDisk(_ bytes: [UInt8], readOnly: Bool = true, _ body: (Block) throws -> Void) throws {
@@ -91,7 +95,7 @@ struct SampleTests {
     }
 
     /// The region is at another address in each.
-    @Test(arguments: engines) func twoGuestsChat(_ name: String) throws {
+    @Test(arguments: enginesForDMA) func twoGuestsChat(_ name: String) throws {
         let engine = try engine(name)
         let host = LguestHost(makeCPU: engine.makeVCPU)
         let region = try SharedRegion(name: "chat", byteCount: 4096)
@@ -209,20 +213,25 @@ struct SampleTests {
 
 /// Ports of the loopback interface.
 private enum Loopback {
-    /// One that nobody had a moment ago.
+    /// One that nobody has, and that nobody gets who lets the kernel choose: those are from 32768 on.
     static func freePort() throws -> UInt16 {
+        while true {
+            let port = UInt16.random(in: 20000..<32768)
+            if try isFree(port) { return port }
+        }
+    }
+
+    private static func isFree(_ port: UInt16) throws -> Bool {
         let number = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         try #require(number >= 0)
         defer { close(number) }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let isBound = unsafe withUnsafeMutableBytes(of: &address) { bytes in
+        address.sin_port = port.bigEndian
+        return unsafe withUnsafeBytes(of: &address) { bytes in
             let pointer = unsafe bytes.assumingMemoryBound(to: sockaddr.self).baseAddress
-            return unsafe bind(number, pointer, length) == 0 && getsockname(number, pointer, &length) == 0
+            return unsafe bind(number, pointer, socklen_t(bytes.count)) == 0
         }
-        try #require(isBound)
-        return UInt16(bigEndian: address.sin_port)
     }
 }
