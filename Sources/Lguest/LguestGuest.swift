@@ -40,7 +40,7 @@ final class NotificationTarget {
 package final class LguestGuest: @unchecked Sendable {
     package let id: UInt16
     let host: LguestHost
-    private let requests = VCPURequests()
+    private let requests: VCPURequests
 
     private struct Body: @unchecked Sendable {
         let memory: GuestMemory
@@ -84,6 +84,10 @@ package final class LguestGuest: @unchecked Sendable {
         self.host = host
         self.id = id
         self.makeCPU = makeCPU
+    init(host: LguestHost, id: UInt16, requests: VCPURequests) {
+        self.host = host
+        self.id = id
+        self.requests = requests
     }
 
     deinit { close() }

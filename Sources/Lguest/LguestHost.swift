@@ -50,6 +50,10 @@ package final class LguestHost: Sendable {
     /// - Throws: ENOSPC after 65,535 of them at once.
     package func open(makeCPU: CPUMaker? = nil) throws(Errno) -> LguestGuest {
         guard let makeCPU = makeCPU ?? self.makeCPU else { preconditionFailure("a Guest without a CPU") }
+    /// - Throws: ENOSPC after 65,535 of them at once, EMFILE when the process has too many files, ENOMEM.
+    package func open() throws(Errno) -> LguestGuest {
+        let requests: VCPURequests
+        do throws(HostError) { requests = try VCPURequests(orThrow: ()) } catch { throw error.errno ?? .noMemory }
         let id = state.withLock { state -> UInt16? in
             guard state.identifiers.count < Int(UInt16.max) else { return nil }
             while state.nextID == 0 || state.identifiers.contains(state.nextID) { state.nextID &+= 1 }
@@ -59,6 +63,7 @@ package final class LguestHost: Sendable {
         }
         guard let id else { throw .noSpace }
         return LguestGuest(host: self, id: id, makeCPU: makeCPU)
+        return LguestGuest(host: self, id: id, requests: requests)
     }
 
     func withRegistry<Result>(_ body: (inout DMARegistry) -> Result) -> Result {

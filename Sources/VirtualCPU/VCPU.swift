@@ -1,6 +1,6 @@
 package import GuestMemory
 internal import CHost
-internal import HostInterface
+package import HostInterface
 package import Synchronization
 internal import X86
 
@@ -169,16 +169,19 @@ package protocol InterruptController: AnyObject {
     /// The memfd of the word's page, for an engine that wants it near its other data.
     package var fileDescriptor: Int32 { file.descriptor.rawValue }
 
-    package init() {
-        do throws(HostError) {
-            file = try MemoryFile(name: "roost-requests", byteCount: 4096)
-            range = try AddressRange(reserving: 4096)
-            try range.map(file, fileOffset: 0, at: 0, count: 4096)
-        } catch {
-            preconditionFailure("no page for a vCPU's requests: \(error)")
-        }
+    /// For who can be told that there is no page for it.
+    package init(orThrow: Void) throws(HostError) {
+        file = try MemoryFile(name: "roost-requests", byteCount: 4096)
+        range = try AddressRange(reserving: 4096)
+        try range.map(file, fileOffset: 0, at: 0, count: 4096)
         unsafe word = range.base.bindMemory(to: Atomic<UInt32>.self, capacity: 1)
         unsafe word.initialize(to: Atomic(0))
+    }
+
+    package convenience init() {
+        do throws(HostError) { try self.init(orThrow: ()) } catch {
+            preconditionFailure("no page for a vCPU's requests: \(error)")
+        }
     }
 
     /// Any thread. Wakes the vCPU if it sleeps.
