@@ -12,6 +12,8 @@ package final class ScriptedVCPU: VCPU {
     private var state = VCPUState()
     package private(set) var hypercall = Hypercall(rax: 0, rbx: 0, rcx: 0, rdx: 0, rsi: 0, privilege: 0)
     private var next: Hypercall?
+    /// In the midst of `run`, when the hypercall has been made but nothing been done about it.
+    package var beforeCall: (() -> Void)?
     private weak var handler: (any HypercallHandler)?
     /// Of the last hypercall.
     package private(set) var result: UInt64 = 0
@@ -27,6 +29,7 @@ package final class ScriptedVCPU: VCPU {
     package func run() -> VCPUExit {
         if let next {
             (hypercall, self.next) = (next, nil)
+            beforeCall?()
             if handler?.perform() != true { return .hypercall }
         }
         guest?.interrupt()

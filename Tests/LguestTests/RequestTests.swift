@@ -282,5 +282,15 @@ import Testing
         try guest.memory.fillSlot(0, 99)
         #expect(guest.death() == "Bad hypercall 99")
         #expect(guest.death() == "Bad hypercall 99")
+        // The same, when it dies between two calls of its ring.
+        let other = try TestGuest { program in
+            program.initialize()
+            program.notify(0x7000)
+        }
+        try other.memory.fillSlot(0, LguestHypercall.notify, 0x5000)
+        try other.memory.fillSlot(1, LguestHypercall.notify, 0x6000)
+        #expect(try other.run() == .notify(0x5000))
+        other.guest.kill("alas")
+        #expect(other.death() == "alas")
     }
 }
