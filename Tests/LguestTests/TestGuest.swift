@@ -158,6 +158,21 @@ extension Program {
         initialize()
     }
 
+    /// Sleeps until so many interrupts have been seen. IF is clear from the look to the HALT, which an interrupt
+    /// ends all the same: else one in between would be slept through.
+    mutating func sleep(untilInterrupts count: UInt16, _ label: String = "sleep") {
+        self.label(label)
+        sti()
+        nop()
+        cli()
+        load(.r14, Memory(nil, Int32(Place.log)))
+        op(0x81, reg: 7, .r14, immediate: [UInt8(count & 0xff), UInt8(count >> 8), 0, 0])  // cmp
+        jump(.ae, label + " over")
+        hypercall(LguestHypercall.halt)
+        jump(label)
+        self.label(label + " over")
+    }
+
     mutating func cli() { raw(0xfa) }
     mutating func sti() { raw(0xfb) }
     mutating func nop() { raw(0x90) }
