@@ -1,5 +1,6 @@
 internal import GuestMemory
 internal import HostInterface
+internal import Synchronization
 internal import Virtio
 
 //D:200 A page instead of a bus
@@ -76,6 +77,9 @@ final class LguestDevice: @unchecked Sendable {
     let rings: [RingPlace]
     let transport: VirtioTransport
     private let memory: GuestMemory
+    private let changed = ConfigurationChange()
+    /// The configuration as the Guest was last told it: what differs from that is the driver's doing.
+    private let told: Mutex<[UInt8]>
     private(set) var isRunning = false
 
     init(
@@ -86,10 +90,10 @@ final class LguestDevice: @unchecked Sendable {
         self.layout = layout
         self.rings = rings
         self.memory = memory
-        let changed = ConfigurationChange()
+        told = Mutex(device.configuration)
         transport = try VirtioTransport(
             device, memory: memory,
-            raise: { interrupt in
+            raise: { [changed] interrupt in
                 switch interrupt {
                 case .usedBuffer(let queue): raise(rings[queue].irq)
                 case .configuration: changed.tell()
@@ -117,14 +121,18 @@ final class LguestDevice: @unchecked Sendable {
             }
             try memory.store(transport.features, at: layout.offered)
             try memory.store(UInt64(0), at: layout.accepted)
-            try memory.write(transport.device.configuration, at: layout.configuration)
+            try memory.write(told.withLock { $0 }, at: layout.configuration)
         } catch { throw HostError("cannot describe a device: \(error)") }
     }
 
     /// What the Guest sees of configuration and status is what they are now.
     private func refresh() {
-        let bytes = transport.device.configuration
-        if bytes.count == layout.configurationBytes { try? memory.write(bytes, at: layout.configuration) }
+        told.withLock { told in
+            let bytes = transport.device.configuration
+            guard bytes.count == layout.configurationBytes else { return }
+            told = bytes
+            try? memory.write(bytes, at: layout.configuration)
+        }
         if transport.status.contains(.needsReset) { put(status: LguestDescriptor.needsReset) }
     }
 
@@ -162,7 +170,7 @@ final class LguestDevice: @unchecked Sendable {
         guard transport.status.contains(.featuresOK) else {
             transport.breach(
                 DriverBreach("features 0x\(String(accepted, radix: 16)) are not what was offered, with VERSION_1"))
-            return put(status: LguestDescriptor.needsReset)
+            return changed.tell()
         }
         writeConfiguration()
         for (index, ring) in rings.enumerated() {
@@ -171,17 +179,18 @@ final class LguestDevice: @unchecked Sendable {
         }
         transport.write(status: steps.union([.featuresOK, .driverOK]).rawValue)
         isRunning = !transport.status.contains(.needsReset)
-        if !isRunning { put(status: LguestDescriptor.needsReset) }
+        if !isRunning { changed.tell() }
     }
 
     /// What the Guest has written to the configuration, for the device to hear of.
     private func writeConfiguration() {
         guard let now = try? memory.read(layout.configuration, count: layout.configurationBytes) else { return }
-        let old = transport.device.configuration
-        guard old.count == now.count, let first = now.indices.first(where: { now[$0] != old[$0] }),
+        let old = told.withLock { $0 }
+        if let first = now.indices.first(where: { now[$0] != old[$0] }),
             let last = now.indices.last(where: { now[$0] != old[$0] })
-        else { return }
-        transport.writeConfiguration(offset: first, Array(now[first...last]))
+        {
+            transport.writeConfiguration(offset: first, Array(now[first...last]))
+        }
         refresh()
     }
 
