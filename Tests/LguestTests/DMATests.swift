@@ -465,7 +465,7 @@ struct Pair {
     @Test func usedLengthComesAfterTheData() throws {
         final class Found: Sendable { let mistakes = Atomic(0), isOver = Atomic(false) }
         let found = Found()
-        let rounds = 20_000 as UInt64
+        let rounds = 5_000 as UInt64
         try pair.bind(byteCount: 1024)
         let (memory, list) = (pair.receiver.memory, pair.buffer(0))
         let reader = try HostThread(name: "receiver") {
@@ -512,7 +512,7 @@ struct Pair {
                     UInt16(truncatingIfNeeded: number % 99), at: GuestPhysicalAddress(At.list + LguestDMA.lengths))
             }
         }
-        for _ in 0..<20_000 {
+        for _ in 0..<5_000 {
             try pair.send([UInt8](repeating: 0xee, count: 64))
             if pair.receiver.guest.death != nil { break }
         }

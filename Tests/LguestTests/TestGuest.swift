@@ -215,3 +215,13 @@ final class Watch: Sendable {
 
     func end() { Self.entries.withLock { _ = $0.removeValue(forKey: key) } }
 }
+
+/// Where two threads wait for each other.
+final class Ready: Sendable {
+    private let count = Atomic(0)
+
+    func waitForBoth() {
+        count.wrappingAdd(1, ordering: .acquiringAndReleasing)
+        while count.load(ordering: .acquiring) < 2 { HostThread.yield() }
+    }
+}
