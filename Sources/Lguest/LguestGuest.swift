@@ -80,14 +80,11 @@ package final class LguestGuest: @unchecked Sendable {
 
     private let makeCPU: LguestHost.CPUMaker
 
-    init(host: LguestHost, id: UInt16, makeCPU: @escaping LguestHost.CPUMaker) {
-        self.host = host
-        self.id = id
-        self.makeCPU = makeCPU
-    init(host: LguestHost, id: UInt16, requests: VCPURequests) {
+    init(host: LguestHost, id: UInt16, requests: VCPURequests, makeCPU: @escaping LguestHost.CPUMaker) {
         self.host = host
         self.id = id
         self.requests = requests
+        self.makeCPU = makeCPU
     }
 
     deinit { close() }

@@ -47,11 +47,9 @@ package final class LguestHost: Sendable {
 
     /// A handle for one Guest, to be closed.
     ///
-    /// - Throws: ENOSPC after 65,535 of them at once.
+    /// - Throws: ENOSPC after 65,535 of them at once, EMFILE when the process has too many files, ENOMEM.
     package func open(makeCPU: CPUMaker? = nil) throws(Errno) -> LguestGuest {
         guard let makeCPU = makeCPU ?? self.makeCPU else { preconditionFailure("a Guest without a CPU") }
-    /// - Throws: ENOSPC after 65,535 of them at once, EMFILE when the process has too many files, ENOMEM.
-    package func open() throws(Errno) -> LguestGuest {
         let requests: VCPURequests
         do throws(HostError) { requests = try VCPURequests(orThrow: ()) } catch { throw error.errno ?? .noMemory }
         let id = state.withLock { state -> UInt16? in
@@ -62,8 +60,7 @@ package final class LguestHost: Sendable {
             return state.nextID
         }
         guard let id else { throw .noSpace }
-        return LguestGuest(host: self, id: id, makeCPU: makeCPU)
-        return LguestGuest(host: self, id: id, requests: requests)
+        return LguestGuest(host: self, id: id, requests: requests, makeCPU: makeCPU)
     }
 
     func withRegistry<Result>(_ body: (inout DMARegistry) -> Result) -> Result {
