@@ -31,7 +31,7 @@ struct DeviceCatalog {
         Entry(modules: ["virtio_rng"]) { configuration, _ in configuration.hasEntropy ? [Entropy()] : [] },
     ]
 
-    let devices: [any VirtioDevice]
+    private(set) var devices: [any VirtioDevice]
     let modules: [String]
 
     /// The user's terminal, if it is one of the devices.
@@ -48,6 +48,11 @@ struct DeviceCatalog {
         }
         self.devices = devices
         self.modules = devices.isEmpty ? [] : ["virtio_mmio"] + modules
+    }
+
+    /// For a machine that has nothing else to type at.
+    mutating func addTerminal() {
+        if terminal == nil { devices.append(VirtioDevices.Console()) }
     }
 
     private static func makeCard(_ option: NetworkOption, _ commons: Commons) throws -> (any VirtioDevice)? {

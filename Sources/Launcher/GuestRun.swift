@@ -55,15 +55,16 @@ final class GuestRun: @unchecked Sendable {
         commons: Commons = Commons(), regions: [HouseFile.RegionPlace] = [], profile: GuestProfile? = nil,
         progress: Progress, note: @escaping @Sendable (String) -> Void
     ) throws {
-        let kernel = try KernelFile.find(configuration, progress: progress)
-        var configuration = configuration
-        // It has no other terminal.
-        if kernel.format == .lguest { configuration.console = .hvc0 }
         self.configuration = configuration
         self.engine = engine
         self.session = session
         self.progress = progress
-        catalog = try DeviceCatalog(configuration, commons)
+        // Disks that somebody else has are no reason to fetch a kernel.
+        var catalog = try DeviceCatalog(configuration, commons)
+        let kernel = try KernelFile.find(configuration, progress: progress)
+        // It has no other terminal.
+        if kernel.format == .lguest { catalog.addTerminal() }
+        self.catalog = catalog
         // The files' bytes live no longer than this: a Guest may run for months.
         let files = try GuestFiles.gather(
             configuration, kernel, session: session, modules: catalog.modules, progress: progress)

@@ -28,7 +28,9 @@ import Testing
         expectOneLine(try Command.run("run", "--memory", "lots"), status: 64, naming: "--memory", "lots", "512M")
         expectOneLine(try Command.run("run", "--memory", "1M"), status: 64, naming: "--memory", "1M")
         expectOneLine(try Command.run("run", "--engine", "warp"), status: 64, naming: "--engine", "warp", "interpreter")
-        expectOneLine(try Command.run("run", "stray"), status: 64, naming: "stray")
+        expectOneLine(try Command.run("run", "/nonexistent/kernel"), status: 1, naming: "/nonexistent/kernel")
+        expectOneLine(try Command.run("run", "one", "stray"), status: 64, naming: "stray")
+        expectOneLine(try Command.run("run", "one", "--kernel", "two"), status: 64, naming: "'one'", "--kernel two")
         expectOneLine(try Command.run("walk"), status: 64, naming: "walk")
         expectOneLine(try Command.run("run", "--initrd", "/dev/null", "--", "true"), status: 64, naming: "--initrd")
     }

@@ -13,7 +13,8 @@ struct CLauncherTests {
         }
         let hello = try run("16", ".build/guests/hello.elf")
         #expect(hello.status == 0, "\(hello.errorText)")
-        #expect(String(decoding: hello.output, as: UTF8.self) == "Hello from a Guest in Swift, with 16 MiB to itself.\n")
+        #expect(
+            String(decoding: hello.output, as: UTF8.self) == "Hello from a Guest in Swift, with 16 MiB to itself.\n")
 
         // It has no devices to give.
         let dice = try run("16", ".build/guests/dice.elf")
