@@ -45,7 +45,15 @@ final class LguestMachine: Machine, @unchecked Sendable {
         ramBytes = size.bytes
         memory = try GuestMemory(
             byteCount: size.bytes + LguestBus.pageCount(for: devices) * 4096, hasHole: false)
-        for (region, address) in regions { try memory.map(region, at: GuestPhysicalAddress(address)) }
+        for (region, address) in regions {
+            // Above RAM are the devices' pages, which are memory, too.
+            guard address < ramBytes, UInt64(region.byteCount) <= ramBytes - address else {
+                throw HostError(
+                    "cannot share \(region.byteCount) bytes at \(GuestPhysicalAddress(address)): the guest has no memory there",
+                    advice: "its memory ends at \(GuestPhysicalAddress(ramBytes))")
+            }
+            try memory.map(region, at: GuestPhysicalAddress(address))
+        }
         image = try LguestImage(source)
         self.engine = engine
         self.profile = profile

@@ -31,6 +31,13 @@ final class RunningHouse: Sendable {
         try start(shell)
     }
 
+    /// - Parameter json: the house's file.
+    init(json: String) throws {
+        folder = try Files.createTemporaryFolder(beside: "/tmp/roost-house")
+        try Files.writeAtomically(Array(json.utf8), to: folder + "/test.json")
+        try start()
+    }
+
     func start(_ shell: String = "exec {}") throws {
         let command = shell.replacing("{}", with: "'\(Command.path)' up '\(folder)/test.json'")
             .replacing("FOLDER", with: folder)
