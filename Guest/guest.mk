@@ -12,7 +12,7 @@ all:
 
 run: all
 	@$(MAKE) --no-print-directory -C $(ROOST) build
-	@$(ROOST)/.build/release/roost run --kernel $(NAME).elf $(ARGS)
+	@$(ROOST)/.build/release/roost run $(NAME).elf $(ARGS)
 
 clean:
 	rm -rf .build $(NAME).elf

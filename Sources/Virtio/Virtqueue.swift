@@ -307,8 +307,5 @@ internal import Synchronization
 
     /// Chains taken and not given back.
     package var chainsInFlight: Int { Int(inFlight) }
-
-    /// Chains completed that the driver has not been asked about yet.
-    package var completedQuietly: Int { quiet }
 }
 //:
