@@ -31,6 +31,8 @@ debian test-debian: DEPENDENCIES += \
 
 .PHONY: help deps swift build run debian test test-thorough test-debian test-threads guests guest library bench fuzz-cpu fuzz-guest fuzz-boot \
 	fuzz-qcow2 fuzz-house fuzz-virtio check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build run debian test test-thorough test-debian test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
+	fuzz-virtio fuzz-lguest check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -109,6 +111,10 @@ guests: swift ## builds the sample Guests in Swift: .build/guests/hello.elf and 
 
 guest: swift ## begins a Guest of your own (NAME=mine, DIR=FOLDER); Guest/README.md tells how it goes on
 	@tools/new-guest '$(NAME)' $(if $(DIR),'$(DIR)')
+test-threads: deps ## virtio devices, their drivers and lguest's Host under the thread sanitizer
+	ROOST_TESTS=Virtio,Lguest $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
+	ROOST_TESTS=Virtio,Lguest TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
+	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter 'Virtio|Lguest' $(FLAGS)
 
 bench: build ## measures, and writes the figures to SPECIFICATION.md
 	@if [ -x Benchmarks/run ]; then Benchmarks/run; else echo 'make: nothing to measure yet (Benchmarks/run)' >&2; exit 1; fi
@@ -148,6 +154,14 @@ fuzz-virtio: deps ## the driver's side of each virtio device under libFuzzer (SE
 		mkdir -p fuzz-out/$$device; \
 		ASAN_OPTIONS=detect_leaks=0 DEVICE=$$device .build-fuzz/release/FuzzVirtio -max_total_time=$(or $(SECONDS),60) -max_len=1024 \
 			-artifact_prefix=fuzz-out/ fuzz-out/$$device || exit 1; \
+	done
+
+fuzz-lguest: deps ## Guests on lguest's bus under libFuzzer (SECONDS=60 for each, MODES='bus calls')
+	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzLguest
+	@for mode in $(or $(MODES),bus calls); do \
+		mkdir -p fuzz-out/lguest-$$mode; \
+		ASAN_OPTIONS=detect_leaks=0 MODE=$$mode .build-fuzz/release/FuzzLguest -max_total_time=$(or $(SECONDS),60) -max_len=2048 \
+			-artifact_prefix=fuzz-out/ fuzz-out/lguest-$$mode || exit 1; \
 	done
 
 check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages

@@ -124,7 +124,10 @@ let package = Package(
             ["VirtioTesting", "VirtioDevices", "Virtio", "Platform", "CPUOracle", "GuestMemory", "HostInterface"]),
         // Guests without code, for what the Host makes of their hypercalls.
         .target(
-            name: "LguestTesting", dependencies: ["Lguest", "VirtualCPU", "X86", "GuestMemory", "HostInterface"],
+            name: "LguestTesting",
+            dependencies: [
+                "VirtioTesting", "Lguest", "Virtio", "VirtioDevices", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+            ],
             path: "Tests/LguestTesting", swiftSettings: settings),
         tests(
             "Lguest",
@@ -169,6 +172,7 @@ if Context.environment["ROOST_FUZZ"] != nil {
             swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])])
     }
     package.targets += [
+        fuzzer("Lguest", ["LguestTesting", "HostInterface"]),
         fuzzer("Boot", ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"]),
         fuzzer("House", ["Launcher"]),
         fuzzer("Qcow2", ["Storage", "HostInterface"]),

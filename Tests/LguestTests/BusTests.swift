@@ -52,7 +52,7 @@ import VirtioTesting
         // From here on an eventfd takes it, and the Launcher hears nothing.
         #expect(!bus.notify(device.queues[0].ring))
         #expect(try bus.waitUsed(device.queues[0], room: 4) == [1, 2, 3, 0])
-        bus.waitInterrupt(device.queues[0].irq)
+        try bus.waitInterrupt(device.queues[0].irq)
         #expect(bus.notes == [])
     }
 
@@ -92,7 +92,7 @@ import VirtioTesting
             #expect(!bus.notify(device.queues[0].ring))
             let bytes = try bus.waitUsed(device.queues[0], room: 16)
             if device.type != 4 { #expect(bytes[0] == UInt8(index)) } else { #expect(Set(bytes).count > 2) }
-            bus.waitInterrupt(device.queues[0].irq)
+            try bus.waitInterrupt(device.queues[0].irq)
         }
     }
 
@@ -125,7 +125,7 @@ import VirtioTesting
         let device = bus.devices[0]
         try bus.start(device, features: features)
         #expect(try bus.status(device) == Self.driverOK | Self.needsReset)
-        bus.waitInterrupt(device.queues[0].irq)
+        try bus.waitInterrupt(device.queues[0].irq)
         #expect(!bus.notes.isEmpty)
         #expect(bus.guest.guest.death == nil)
         // Nothing but a reset helps.
@@ -149,7 +149,7 @@ import VirtioTesting
         try bus.memory.store(UInt16(300), at: GuestPhysicalAddress(device.queues[0].available + 2))
         bus.notify(device.queues[0].ring)
         try bus.wait { try bus.status(device) == Self.driverOK | Self.needsReset }
-        bus.waitInterrupt(device.queues[0].irq)
+        try bus.waitInterrupt(device.queues[0].irq)
         try bus.set(status: 0, device)
         bus.notify(device.address)
         try bus.start(device)
@@ -200,7 +200,7 @@ import VirtioTesting
         let device = bus.devices[0]
         try bus.start(device, features: VirtioFeature.version1 | 1)
         console.resize(WindowSize(rows: 43, columns: 132))
-        bus.waitInterrupt(device.queues[0].irq)
+        try bus.waitInterrupt(device.queues[0].irq)
         #expect(try bus.memory.bytes(device.configuration, 4) == [132, 0, 43, 0])
     }
 
@@ -276,7 +276,7 @@ import VirtioTesting
             try bus.put([1, 2, 3], room: 8, device.queues[0])
             #expect(!bus.notify(device.queues[0].ring))
             #expect(try bus.waitUsed(device.queues[0], room: 3) == [1, 2, 3])
-            bus.waitInterrupt(device.queues[0].irq)
+            try bus.waitInterrupt(device.queues[0].irq)
         }
     }
 
@@ -309,7 +309,7 @@ import VirtioTesting
         let bus = try LguestBus(
             devices, of: guest, memory: memory, ramBytes: ram, print: { _ in },
             note: { note in Issue.record("\(note)") })
-        let device = try #require(try Descriptor(at: ram, memory))
+        let device = try #require(try DeviceDescription(at: ram, memory))
         let queue = device.queues[0]
         try memory.put(
             TestGuest.program { program in
