@@ -20,7 +20,8 @@ internal import Synchronization
 package final class Alarm: Sendable {
     fileprivate let handler: @Sendable () -> Void
     private let index: Int
-    private let clock: AlarmClock
+    /// Has us.
+    private weak let clock: AlarmClock?
 
     fileprivate init(index: Int, clock: AlarmClock, handler: @escaping @Sendable () -> Void) {
         self.index = index
@@ -30,7 +31,7 @@ package final class Alarm: Sendable {
 
     /// Calls the handler at `deadline`, in nanoseconds of the machine's
     /// clock, instead of when it was set before. Nil: not at all. Any thread.
-    package func set(_ deadline: UInt64?) { clock.set(index, deadline ?? .max) }
+    package func set(_ deadline: UInt64?) { clock?.set(index, deadline ?? .max) }
 }
 
 /// Keeps all alarms of one machine. Used by tests without its thread.

@@ -210,4 +210,18 @@ import Testing
             guard (try? host.open()) != nil else { exit(3) }
         }
     }
+
+    /// Files, threads, memory: of a thousand Guests, each of which has had its clock set.
+    @Test func nothingIsLeftOfThemInTheHost() async {
+        await #expect(processExitsWith: .success) {
+            var limit = rlimit(rlim_cur: 64, rlim_max: 64)
+            unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+            let host = ScriptedHost()
+            for _ in 0..<1000 {
+                let guest = try ScriptedGuest(in: host)
+                guest.call(LguestHypercall.setClockEvent, 1)
+                guard guest.bind(0x50000, 0x60000) == .done(1) else { exit(1) }
+            }
+        }
+    }
 }
