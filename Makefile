@@ -127,8 +127,11 @@ fuzz-guest: deps ## Guests made of noise, in every mode of the CPU (SECONDS=600)
 	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter HostileGuest $(FLAGS)
 
 # SwiftPM links libFuzzer, which comes with the toolchain; FuzzBoot is in the manifest only when ROOST_FUZZ is set.
+# Of two sanitizers the compiler takes the last, address, and forgets what the fuzzer is to learn from: hence the third.
+FUZZ := ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address \
+	-Xswiftc -sanitize-coverage=edge,indirect-calls,trace-cmp,8bit-counters --scratch-path .build-fuzz --product
 fuzz-boot: deps ## each loader under libFuzzer (SECONDS=60 for each)
-	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzBoot
+	$(FUZZ) FuzzBoot
 	@for loader in bzimage payload elf pvh multiboot any; do \
 		mkdir -p fuzz-out/$$loader; seeds=Fuzz/Boot/seeds/$$loader; [ -d $$seeds ] || seeds=; \
 		LOADER=$$loader .build-fuzz/release/FuzzBoot -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
@@ -136,7 +139,7 @@ fuzz-boot: deps ## each loader under libFuzzer (SECONDS=60 for each)
 	done
 
 fuzz-qcow2: deps ## disk images under libFuzzer (SECONDS=60)
-	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzQcow2
+	$(FUZZ) FuzzQcow2
 	@mkdir -p fuzz-out/qcow2
 	.build-fuzz/release/FuzzQcow2 -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
 		-max_len=32768 -artifact_prefix=fuzz-out/ fuzz-out/qcow2 Fuzz/Qcow2/seeds
@@ -149,7 +152,7 @@ fuzz-house: deps ## house files under libFuzzer (SECONDS=60)
 
 # No leak detection: it does not see the pointers behind Swift's weak references.
 fuzz-virtio: deps ## the driver's side of each virtio device under libFuzzer (SECONDS=60 for each, DEVICES='queue rng')
-	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzVirtio
+	$(FUZZ) FuzzVirtio
 	@for device in $(or $(DEVICES),queue echo rng block qcow2-block console-out console-in net-out net-in user-net); do \
 		mkdir -p fuzz-out/$$device; \
 		ASAN_OPTIONS=detect_leaks=0 DEVICE=$$device .build-fuzz/release/FuzzVirtio -max_total_time=$(or $(SECONDS),60) -max_len=1024 \
@@ -157,7 +160,7 @@ fuzz-virtio: deps ## the driver's side of each virtio device under libFuzzer (SE
 	done
 
 fuzz-lguest: deps ## Guests on lguest's bus under libFuzzer (SECONDS=60 for each, MODES='bus calls')
-	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzLguest
+	$(FUZZ) FuzzLguest
 	@for mode in $(or $(MODES),bus calls); do \
 		mkdir -p fuzz-out/lguest-$$mode; \
 		ASAN_OPTIONS=detect_leaks=0 MODE=$$mode .build-fuzz/release/FuzzLguest -max_total_time=$(or $(SECONDS),60) -max_len=2048 \

@@ -60,7 +60,7 @@ package final class BusGuest {
         let end = HostClock.monotonicNanoseconds + 30_000_000_000
         while HostClock.monotonicNanoseconds < end {
             if try isTrue() { return }
-            _ = waitReadable([], milliseconds: 1)
+            HostThread.yield()
         }
         throw DriverError("it does not come: \(notes)")
     }
