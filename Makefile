@@ -29,10 +29,8 @@ debian test-debian: DEPENDENCIES += \
 	/sbin/mke2fs:e2fsprogs \
 	/usr/bin/ssh-keygen:openssh-client
 
-.PHONY: help deps swift build run debian test test-thorough test-debian test-threads guests guest library bench fuzz-cpu fuzz-guest fuzz-boot \
-	fuzz-qcow2 fuzz-house fuzz-virtio check contents format clean $(CHAPTERS) Beer
-.PHONY: help deps swift build run debian test test-thorough test-debian test-threads bench fuzz-cpu fuzz-guest fuzz-boot fuzz-qcow2 \
-	fuzz-virtio fuzz-lguest check contents format clean $(CHAPTERS) Beer
+.PHONY: help deps swift build library run debian test test-thorough test-debian test-threads guests guest bench fuzz-cpu fuzz-guest \
+	fuzz-boot fuzz-qcow2 fuzz-house fuzz-virtio fuzz-lguest check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -93,10 +91,10 @@ test-debian: debian ## a whole Debian: login, ssh, reboot, poweroff (DISK=FILE a
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	ROOST_DEBIAN='$(or $(DISK),debian.ext4)' $(SWIFT) test -c release --skip-build $(FLAGS) --filter DebianTests
 
-test-threads: deps ## virtio devices and their drivers, and networks, under the thread sanitizer
-	ROOST_TESTS=Virtio,Network $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
-	ROOST_TESTS=Virtio,Network TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
-	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter 'Virtio|Network' $(FLAGS)
+test-threads: deps ## virtio devices and their drivers, networks and lguest's Host under the thread sanitizer
+	ROOST_TESTS=Virtio,Network,Lguest $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
+	ROOST_TESTS=Virtio,Network,Lguest TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
+	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter 'Virtio|Network|Lguest' $(FLAGS)
 
 # The samples, in their own words: Guest/Sources/Samples. For a machine without a
 # system, so with a triple of their own; the linker leaves the symbols in.
@@ -111,10 +109,6 @@ guests: swift ## builds the sample Guests in Swift: .build/guests/hello.elf and 
 
 guest: swift ## begins a Guest of your own (NAME=mine, DIR=FOLDER); Guest/README.md tells how it goes on
 	@tools/new-guest '$(NAME)' $(if $(DIR),'$(DIR)')
-test-threads: deps ## virtio devices, their drivers and lguest's Host under the thread sanitizer
-	ROOST_TESTS=Virtio,Lguest $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
-	ROOST_TESTS=Virtio,Lguest TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
-	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan --filter 'Virtio|Lguest' $(FLAGS)
 
 bench: build ## measures, and writes the figures to SPECIFICATION.md
 	@if [ -x Benchmarks/run ]; then Benchmarks/run; else echo 'make: nothing to measure yet (Benchmarks/run)' >&2; exit 1; fi
