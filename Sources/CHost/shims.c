@@ -249,3 +249,10 @@ int chost_interface_mtu(int socket, const char *name) {
     strncpy(request.ifr_name, name, IFNAMSIZ - 1);
     return ioctl(socket, SIOCGIFMTU, &request) == 0 ? request.ifr_mtu : -1;
 }
+
+uint64_t chost_thread_identity(void) {
+    static _Thread_local uint64_t own;
+    static _Atomic uint64_t last;
+    if (!own) own = ++last;
+    return own;
+}

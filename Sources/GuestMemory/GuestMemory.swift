@@ -101,7 +101,11 @@ package enum CodeHolder: UInt8, Sendable {
     /// One byte per 4 KiB page below `highEnd`; not zero where an engine
     /// holds decoded or translated code of that page: a bit per `CodeHolder`.
     let codeTags: UnsafeMutablePointer<UInt8>
-    private let observers = Mutex<[@Sendable (UInt64) -> Void]>([])
+    private struct Observers {
+        var next = 0
+        var list: [(number: Int, observer: @Sendable (UInt64) -> Void)] = []
+    }
+    private let observers = Mutex(Observers())
 
     /// - Parameters:
     ///   - byteCount: a multiple of 4096, at least 1 MiB.
@@ -321,12 +325,23 @@ package enum CodeHolder: UInt8, Sendable {
     }
 
     func announceCodeWrite(page: UInt64) {
-        for observer in observers.withLock({ $0 }) { observer(page) }
+        for (_, observer) in observers.withLock({ $0.list }) { observer(page) }
     }
 
     /// `observer` is called, on the writing thread, with each code page that has changed.
-    package func observeCodeWrites(_ observer: @escaping @Sendable (_ page: UInt64) -> Void) {
-        observers.withLock { $0.append(observer) }
+    ///
+    /// - Returns: its number, for `stopObserving`.
+    @discardableResult
+    package func observeCodeWrites(_ observer: @escaping @Sendable (_ page: UInt64) -> Void) -> Int {
+        observers.withLock { observers in
+            observers.next += 1
+            observers.list.append((observers.next, observer))
+            return observers.next
+        }
+    }
+
+    package func stopObserving(_ number: Int) {
+        observers.withLock { observers in observers.list.removeAll { $0.number == number } }
     }
 }
 //:

@@ -37,8 +37,8 @@ package final class HostThread: Sendable {
     /// Waits for its end. At most once.
     package func join() { _ = pthread_join(handle, nil) }
 
-    /// Tells the calling thread from others that run.
-    package static var currentIdentity: UInt { UInt(pthread_self()) }
+    /// Tells the calling thread from all others that there have been or will be.
+    package static var currentIdentity: UInt { UInt(chost_thread_identity()) }
 
     /// Lets others have the CPU, if they want it.
     package static func yield() { sched_yield() }

@@ -3,15 +3,16 @@ internal import CHost
 /// This process's own memory, at addresses that somebody else has named: what
 /// is not there is an error and no signal (process_vm_readv(2)).
 package enum OwnMemory {
-    /// - Throws: EFAULT.
-    package static func read(_ address: UnsafeRawPointer?, words count: Int) throws(Errno) -> [UInt64] {
-        guard count > 0 else { return [] }
-        guard let address = unsafe address else { throw .badAddress }
-        var words = [UInt64](repeating: 0, count: count)
-        let copied = unsafe words.withUnsafeMutableBytes { target in
-            unsafe chost_copy_own(target.baseAddress, UnsafeMutableRawPointer(mutating: address), target.count, 0)
+    /// As many of `count` words, from the first on, as can be read.
+    package static func read(_ address: UnsafeRawPointer?, words count: Int) -> [UInt64] {
+        guard let address = unsafe address else { return [] }
+        var words: [UInt64] = []
+        for index in 0..<count {
+            var word: UInt64 = 0
+            let place = unsafe UnsafeMutableRawPointer(mutating: address + 8 * index)
+            guard unsafe chost_copy_own(&word, place, 8, 0) == 8 else { break }
+            words.append(word)
         }
-        guard copied == count * 8 else { throw .badAddress }
         return words
     }
 

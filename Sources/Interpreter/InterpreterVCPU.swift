@@ -29,6 +29,8 @@ package import X86
     private let storage: CoreStorage?
     private var straddling = unsafe [Straddler](repeating: Straddler(), count: 64)
     private let writtenPages = WrittenPages()
+    /// Our number as an observer of `memory`.
+    private var observer = 0
 
     /// Two records for an instruction that is run by itself.
     private let scratch: UnsafeMutablePointer<Instruction>
@@ -72,7 +74,7 @@ package import X86
         let cpu = self.cpu
         codeCache.onNewCodePage = { cpu.flushOwnTLB() }
         codeCache.onFlush = { cpu.forgetJumps() }
-        memory.observeCodeWrites { [writtenPages, requests] page in
+        observer = memory.observeCodeWrites { [writtenPages, requests] page in
             writtenPages.add(page)
             requests.post(.codeWritten)
         }
@@ -80,6 +82,9 @@ package import X86
     }
 
     deinit {
+        memory.stopObserving(observer)
+        unsafe copy.deallocate()
+        unsafe straddling.forEach { unsafe $0.records?.deallocate() }
         unsafe coreStorage.deinitialize(count: 1)
         if storage == nil { unsafe coreStorage.deallocate() }
         unsafe scratch.deallocate()

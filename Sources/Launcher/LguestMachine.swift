@@ -23,7 +23,8 @@ final class LguestMachine: Machine, @unchecked Sendable {
     private let profile: GuestProfile?
     private let print: @Sendable ([UInt8]) -> Void
     private let note: @Sendable (String) -> Void
-    private var image: LguestImage
+    /// Until it is in memory.
+    private var image: LguestImage?
     private let stopping = Atomic(false)
     /// Another with each restart.
     private let current = Mutex<LguestGuest?>(nil)
@@ -72,7 +73,9 @@ final class LguestMachine: Machine, @unchecked Sendable {
     /// The first `run` after the start or a restart begins the Guest: its owner is the thread that runs it.
     private func begin() throws -> (LguestGuest, LguestBus) {
         if let guest = current.withLock({ $0 }), let bus { return (guest, bus) }
+        guard let image else { preconditionFailure("a Guest is begun once, or restarted") }
         let (pgdir, start) = try image.load(into: memory, ramBytes: ramBytes)
+        self.image = nil
         let guest = try host.open { [weak self] in try self?.makeCPU($0, $1, $2) ?? { throw HostError("no machine") }()
         }
         let bus = try LguestBus(devices, of: guest, memory: memory, ramBytes: ramBytes, print: print, note: note)
@@ -124,7 +127,7 @@ final class LguestMachine: Machine, @unchecked Sendable {
 
     private func outcome(_ death: LguestDeath) -> RunOutcome {
         if death.isPowerOff { return .poweroff }
-        return death == .restart ? .reset : .shutdown(reason: death.reason)
+        return death == .restart ? .reset : .shutdown(reason: plain(death.reason, limit: 400))
     }
 
     var stopper: @Sendable () -> Void {
@@ -140,10 +143,12 @@ final class LguestMachine: Machine, @unchecked Sendable {
         sampler = nil
         bus?.stop()
         bus = nil
-        current.withLock { guest in
-            guest?.close()
-            guest = nil
-        }
+        // Not under the lock: whoever stops a Guest must not wait for this.
+        let guest = current.withLock { $0.take() }
+        guest?.close()
+        // The memory stays, and with it the marks of code that this CPU had.
+        vcpu?.reset()
+        vcpu = nil
     }
 
     func stopDevices() { bus?.stop() }

@@ -71,7 +71,7 @@ struct RingPlace {
     }
 }
 
-/// One device on the page. The vCPU's thread, but for what its own threads raise.
+/// One device on the page. The vCPU's thread; what the Guest sees of a change is told by the device's.
 final class LguestDevice: @unchecked Sendable {
     let layout: DescriptorLayout
     let rings: [RingPlace]
@@ -136,8 +136,18 @@ final class LguestDevice: @unchecked Sendable {
         if transport.status.contains(.needsReset) { put(status: LguestDescriptor.needsReset) }
     }
 
-    private var status: UInt8 { (try? memory.load(at: layout.status, as: UInt8.self)) ?? 0 }
-    private func put(status bits: UInt8) { try? memory.store(status | bits, at: layout.status) }
+    /// The device's threads add a bit while the Guest may be writing.
+    private var statusByte: UnsafePointer<Atomic<UInt8>>? {
+        // SAFETY: as long as the memory, which we keep; any byte is aligned.
+        unsafe memory.hostPointer(layout.status, 1).map {
+            unsafe UnsafePointer($0.assumingMemoryBound(to: Atomic<UInt8>.self))
+        }
+    }
+    private var status: UInt8 { unsafe statusByte?.pointee.load(ordering: .acquiring) ?? 0 }
+    private func put(status bits: UInt8) {
+        unsafe _ = statusByte?.pointee.bitwiseOr(bits, ordering: .acquiringAndReleasing)
+        memory.noteWrite(layout.status, 1)
+    }
 
     // MARK: What the Guest tells
 
@@ -146,7 +156,8 @@ final class LguestDevice: @unchecked Sendable {
     /// - Returns: whether it is running now.
     func statusChanged(note: (String) -> Void) -> Bool {
         let status = status
-        if status == 0 {
+        // Ours may have come into the Guest's 0.
+        if status & ~LguestDescriptor.needsReset == 0 {
             reset()
         } else if status & LguestDescriptor.failed != 0 {
             note("\(transport.device.type.name): the driver has failed")
@@ -202,6 +213,7 @@ final class LguestDevice: @unchecked Sendable {
     /// To the state before the driver came.
     func reset() {
         stop()
+        try? memory.store(UInt8(0), at: layout.status)
         try? memory.store(UInt64(0), at: layout.accepted)
         refresh()
         for ring in rings {

@@ -22,7 +22,7 @@ final class Hypercalls: HypercallHandler {
     private unowned let vcpu: any VCPU
     private let memory: GuestMemory
     private let interrupts: LguestInterrupts
-    /// Made in person, and not done: the Launcher has something to do first.
+    /// Made in person, and not done: the Launcher has something to do first, or wants its Guest to stop.
     private(set) var waits = false
     /// Where the Host goes on in the ring.
     private var cursor = 0
@@ -47,8 +47,8 @@ final class Hypercalls: HypercallHandler {
         }
         // One byte tells most of the time that there is nothing.
         if data.status(ofSlot: cursor) != LguestData.slotFree {
-            drain(data)
-            waits = guest.pending != nil
+            let isWhole = drain(data)
+            waits = guest.pending != nil || !isWhole
             if waits || guest.isDead { return false }
         }
         waits = false
@@ -70,17 +70,21 @@ final class Hypercalls: HypercallHandler {
         vcpu.answerHypercall(0)
     }
 
-    private func drain(_ data: SharedData) {
+    /// - Returns: false if somebody wants the Guest to stop: a ring full of sends can take long.
+    private func drain(_ data: SharedData) -> Bool {
         let statuses = data.statuses
         for _ in 0..<LguestData.ringSize {
             let slot = cursor
-            if statuses[slot] == LguestData.slotFree { return }
+            if statuses[slot] == LguestData.slotFree { return true }
             cursor = (cursor + 1) % LguestData.ringSize
             let call = data.call(inSlot: slot)
             _ = perform(call.number, call.1, call.2, call.3, data)
             data.free(slot: slot)
-            if guest.pending != nil || guest.isDead { return }
+            if guest.pending != nil || guest.isDead { return true }
+            // Not before one is done: what it asks for comes before any break.
+            if vcpu.requests.pending.contains(.stop) { return false }
         }
+        return true
     }
 
     /// - Returns: what goes into RAX.

@@ -92,6 +92,8 @@ public enum LguestDMA {
     @inlinable public static var maximumSections: Int { 16 }
     /// Arrays that one Guest may have bound.
     @inlinable public static var maximumBindings: Int { 32 }
+    /// Buffers in an array: whoever sends looks through all of them, if it has to.
+    @inlinable public static var maximumBuffers: Int { 4096 }
     /// A section is in one page.
     @inlinable public static var maximumSectionBytes: Int { 4096 }
 }

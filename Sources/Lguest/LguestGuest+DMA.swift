@@ -11,15 +11,15 @@ internal import HostInterface
 //
 // If the receiver has no free buffer it is interrupted all the same, for it
 // may not know, and gets one chance to put some in; the lock is let go for
-// that. Then the send has failed, and says so by a `used_len` that has not
-// changed. What to do about that is the Guests' business, as on any network.
+// that. Then the send has failed, and says so by a `used_len` that is not what
+// was to be sent. What to do about that is the Guests' business, as on any network.
 
 extension LguestGuest {
     /// BIND_DMA. False: there is no room, no such interrupt, or nothing to undo.
     func bind(
         key address: GuestPhysicalAddress, array: GuestPhysicalAddress, count: Int, irq: Int, _ memory: GuestMemory
     ) -> Bool {
-        guard irq < LguestIRQ.count else { return false }
+        guard irq < LguestIRQ.count, count <= LguestDMA.maximumBuffers || irq == 0 else { return false }
         memory.findOverlays()
         guard let key = DMAKey(address, of: self, in: memory) else {
             kill("bad dma key \(address)")

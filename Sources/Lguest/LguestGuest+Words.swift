@@ -51,11 +51,7 @@ extension LguestGuest {
         case LguestRequest.eventFD:
             try attach(eventFD: Int32(clamping: Int64(bitPattern: try word(2))), to: try word(1))
         case LguestRequest.getDMA:
-            let (address, irq) = try freeBuffer(forKey: try word(1))
-            // There is one number to return and there are two to tell: the
-            // interrupt is where the Launcher will write how much it has filled in.
-            if let memory { DMAUsedLength.store(UInt32(irq), at: GuestPhysicalAddress(address), in: memory) }
-            return Int(clamping: address)
+            return Int(clamping: try freeBuffer(forKey: try word(1), marking: true).address)
         default: throw .invalid
         }
         return 0

@@ -164,19 +164,22 @@ package final class LguestGuest: @unchecked Sendable {
     /// One stretch of the Guest. Nil: on with it.
     private func round(_ body: Body) throws(Errno) -> LguestPending? {
         if body.calls.waits, pending == nil, !isDead { _ = body.calls.perform() }
+        // A ring is cut short by the wish to stop, which is looked at right here.
+        if body.calls.waits { requests.clear(.stop) }
         if let pending { return pending }
         if waker.isClosed { throw .again }
         if interrupted.load(ordering: .relaxed), interrupted.exchange(false, ordering: .sequentiallyConsistent) {
             throw .interrupted
         }
         if isDead { throw death == .restart ? .restart : .notFound }
+        if body.calls.waits { return nil }
         if let asleep {
             try sleep(body, asleep)
             return nil
         }
         switch body.vcpu.run() {
         // An engine may have had no way to do it by itself.
-        case .hypercall: if goesOn { _ = body.calls.perform() }
+        case .hypercall: if goesOn, !body.calls.waits { _ = body.calls.perform() }
         case .halt:
             asleep = .instruction(takesInterrupts: body.vcpu.readState { $0.rflags & RFlags.interrupt != 0 })
         case .stopped: break
@@ -199,17 +202,19 @@ package final class LguestGuest: @unchecked Sendable {
     private func sleep(_ body: Body, _ kind: Sleep) throws(Errno) {
         var mask: VCPURequests.Request = [.interrupt, .stop]
         if case .instruction(takesInterrupts: false) = kind { mask = .stop }
-        // There may be a request that tells of none but blocked interrupts.
+        // The request may tell of none but blocked interrupts. ORDERING: as in `LguestInterrupts.raise`.
         requests.clear(.interrupt)
-        body.interrupts.lookAgain()
-        if !requests.waitOrSignal(for: mask) { throw .interrupted }
-        if requests.pending.contains(.stop) {
-            // `round` asks what it is; until then it sleeps on.
-            requests.clear(.stop)
-        } else if body.interrupts.hasUnblocked {
-            asleep = nil
-            if case .call = kind { body.interrupts.data?.enableInterrupts() }
+        if !body.interrupts.wakes(from: kind) {
+            if !requests.waitOrSignal(for: mask) { throw .interrupted }
+            if requests.pending.contains(.stop) {
+                // `round` asks what it is; until then it sleeps on.
+                return requests.clear(.stop)
+            }
+            guard body.interrupts.wakes(from: kind) else { return }
         }
+        asleep = nil
+        if case .call = kind { body.interrupts.data?.enableInterrupts() }
+        body.interrupts.lookAgain()
     }
 
     /// Whether its CPU sleeps. A hint, for any thread.
@@ -228,7 +233,7 @@ package final class LguestGuest: @unchecked Sendable {
     }
 
     /// The Waker: `run` returns with EAGAIN, now and whenever it is called, until `release`; which this waits for.
-    /// On the owner's own thread (in a signal's handler) it does not wait.
+    /// On the owner's own thread it does not wait. Not for a signal's handler: see `interrupt`.
     ///
     /// - Throws: EINVAL before `initialize`, ENOENT for a dead Guest, EINTR for a signal.
     package func breakOut() throws(Errno) {
@@ -282,19 +287,30 @@ package final class LguestGuest: @unchecked Sendable {
     /// Undoes everything, from any state. When it returns nobody touches the
     /// Guest's memory any more. Not from inside `run`; a second time does nothing.
     package func close() {
-        let body = state.withLock { state -> Body? in
-            if state.isClosed { return nil }
-            state.isClosed = true
-            return state.body
+        let (body, wasClosed) = state.withLock { state in
+            defer { state.isClosed = true }
+            return (state.body, state.isClosed)
         }
+        // Whoever comes second waits for the first.
+        if wasClosed { return running.withLock { _ in } }
         kill("closed")
-        running.withLock { _ in }
-        // After its last hypercall, which may have bound something.
-        host.remove(self)
-        guard let body else { return }
-        body.interrupts.stop()
+        running.withLock { _ in
+            // After its last hypercall, which may have bound something.
+            host.remove(self)
+            eventFDs = []
+        }
+        body?.interrupts.stop()
         state.withLock { $0.body = nil }
-        eventFDs = []
+    }
+
+    /// Does what is the owner's alone while nobody closes.
+    private func whileOpen<Result>(_ body: (Body) throws(Errno) -> Result) throws(Errno) -> Result {
+        _ = try ownBody()
+        return try running.withLock { _ throws(Errno) in
+            let own = try ownBody()
+            if isDead { throw .notFound }
+            return try body(own)
+        }
     }
 
     // MARK: The Launcher's side of I/O
@@ -304,37 +320,41 @@ package final class LguestGuest: @unchecked Sendable {
     ///
     /// - Throws: EINVAL for address 0 or what is no eventfd, EBADF, EMFILE; EPERM, ENOENT as `run`.
     package func attach(eventFD descriptor: Int32, to address: UInt64) throws(Errno) {
-        _ = try ownBody()
-        if isDead { throw .notFound }
-        guard address != 0 else { throw .invalid }
-        eventFDs.append(NotificationTarget(address: address, event: try EventFD(duplicating: descriptor)))
+        try whileOpen { _ throws(Errno) in
+            guard address != 0 else { throw .invalid }
+            eventFDs.append(NotificationTarget(address: address, event: try EventFD(duplicating: descriptor)))
+        }
     }
 
     /// Undoes it.
-    package func detach(address: UInt64) { eventFDs.removeAll { $0.address == address } }
+    package func detach(address: UInt64) { running.withLock { _ in eventFDs.removeAll { $0.address == address } } }
 
     /// A free buffer of the Guest's own array for `key`, and the interrupt it wants when that is filled.
     ///
+    /// - Parameter marking: whether the interrupt's number is put where the Launcher will write how much it has
+    ///   filled in: it then has one number to be told, not two.
     /// - Throws: ENOENT if there is none or no array; the Guest dies of a bad key. Else as `attach`.
-    package func freeBuffer(forKey key: UInt64) throws(Errno) -> (address: UInt64, irq: Int) {
-        let body = try ownBody()
-        if isDead { throw .notFound }
-        body.memory.findOverlays()
-        guard let key = DMAKey(GuestPhysicalAddress(key), of: self, in: body.memory) else {
-            kill("bad registered DMA buffer")
-            throw .notFound
-        }
-        let found = host.withRegistry { registry -> (UInt64, Int)? in
-            guard let binding = registry.own(key, of: self) else { return nil }
-            do throws(DMAFault) {
-                return try binding.findFree().map { ($0.rawValue, binding.irq) }
-            } catch {
-                kill(error.reason)
-                return nil
+    package func freeBuffer(forKey key: UInt64, marking: Bool = false) throws(Errno) -> (address: UInt64, irq: Int) {
+        try whileOpen { body throws(Errno) in
+            body.memory.findOverlays()
+            guard let key = DMAKey(GuestPhysicalAddress(key), of: self, in: body.memory) else {
+                kill("bad registered DMA buffer")
+                throw .notFound
             }
+            let found = host.withRegistry { registry -> (UInt64, Int)? in
+                guard let binding = registry.own(key, of: self) else { return nil }
+                do throws(DMAFault) {
+                    guard let address = try binding.findFree() else { return nil }
+                    if marking { DMAUsedLength.store(UInt32(binding.irq), at: address, in: body.memory) }
+                    return (address.rawValue, binding.irq)
+                } catch {
+                    kill(error.reason)
+                    return nil
+                }
+            }
+            guard let found else { throw .notFound }
+            return found
         }
-        guard let found else { throw .notFound }
-        return found
     }
 }
 //:

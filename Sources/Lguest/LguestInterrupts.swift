@@ -27,8 +27,12 @@ final class LguestInterrupts: InterruptController, @unchecked Sendable {
 
     private let alarms: AlarmClock
     private let clock: Alarm
+    /// When the clock's interrupt is due, in nanoseconds of CLOCK_MONOTONIC; `.max`: not at all.
+    private let clockDue = Atomic<UInt64>(.max)
     /// Looks again, when the Guest has left the code in which it wants no interrupt.
     private let recheck: Alarm
+    private static let firstDelay: UInt64 = 20_000, lastDelay: UInt64 = 1_000_000
+    private var recheckDelay = firstDelay
 
     var taskPriorityClass: UInt8 = 0
 
@@ -38,7 +42,7 @@ final class LguestInterrupts: InterruptController, @unchecked Sendable {
         alarms = try AlarmClock(HostMachineClock())
         // The clock's thread outlives nobody: see `stop`.
         let pending = Weak<LguestInterrupts>()
-        clock = alarms.makeAlarm { pending.value?.raise(LguestIRQ.clock) }
+        clock = alarms.makeAlarm { pending.value?.clockRings() }
         recheck = alarms.makeAlarm { requests.post(.interrupt) }
         pending.value = self
     }
@@ -55,10 +59,21 @@ final class LguestInterrupts: InterruptController, @unchecked Sendable {
 
     /// Irq 0 in so many nanoseconds, once; 0 cancels.
     func setClockEvent(_ nanoseconds: UInt64) throws(HostError) {
+        clockDue.store(.max, ordering: .sequentiallyConsistent)
         if nanoseconds == 0 { return clock.set(nil) }
         try alarms.start()
         let (deadline, overflow) = HostClock.monotonicNanoseconds.addingReportingOverflow(nanoseconds)
+        clockDue.store(overflow ? .max - 1 : deadline, ordering: .sequentiallyConsistent)
         clock.set(overflow ? .max - 1 : deadline)
+    }
+
+    /// The clock's thread may be on its way here while the Guest sets another time, or none.
+    private func clockRings() {
+        let due = clockDue.load(ordering: .sequentiallyConsistent)
+        guard due <= HostClock.monotonicNanoseconds,
+            clockDue.compareExchange(expected: due, desired: .max, ordering: .sequentiallyConsistent).exchanged
+        else { return }
+        raise(LguestIRQ.clock)
     }
 
     /// Those that the Guest does not block.
@@ -66,7 +81,20 @@ final class LguestInterrupts: InterruptController, @unchecked Sendable {
         pending.load(ordering: .sequentiallyConsistent) & ~data.blockedInterrupts
     }
 
-    var hasUnblocked: Bool { data.map { unblocked($0) != 0 } ?? false }
+    private var hasUnblocked: Bool { data.map { unblocked($0) != 0 } ?? false }
+
+    /// Whether there is an interrupt that ends such a sleep. A Guest in HLT with `irq_enabled` 0 is told that one
+    /// waits, and sleeps on.
+    func wakes(from sleep: LguestGuest.Sleep) -> Bool {
+        guard let data, unblocked(data) != 0 else { return false }
+        switch sleep {
+        case .call: return true
+        case .instruction(let takesInterrupts):
+            guard takesInterrupts else { return false }
+            if !data.interruptsAreEnabled { data.setInterruptPending(true) }
+            return data.interruptsAreEnabled
+        }
+    }
 
     /// Something that stood in the way may be gone.
     func lookAgain() { if hasUnblocked { requests.post(.interrupt) } }
@@ -85,11 +113,13 @@ final class LguestInterrupts: InterruptController, @unchecked Sendable {
         guard let vcpu, let (rip, hasGate) = look(at: vcpu, vector) else { return nil }
         if data.isQuiet(at: rip) {
             // Few instructions, as a rule: nobody tells us of its end.
-            recheck.set(HostClock.monotonicNanoseconds + 20_000)
+            recheck.set(HostClock.monotonicNanoseconds + recheckDelay)
+            recheckDelay = min(recheckDelay * 2, Self.lastDelay)
             try? alarms.start()
             return nil
         }
         guard hasGate else { return nil }
+        recheckDelay = Self.firstDelay
         pending.bitwiseAnd(~(1 << UInt32(irq)), ordering: .sequentiallyConsistent)
         data.setTime(HostClock.realtimeNanoseconds)
         let more = unblocked(data) != 0

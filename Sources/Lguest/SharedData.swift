@@ -53,10 +53,10 @@ internal import GuestMemory
         unsafe (base + Int(LguestData.hypercallStatus)).loadUnaligned(as: SIMD64<UInt8>.self)
     }
     func free(slot: Int) { store(LguestData.slotFree, at: LguestData.hypercallStatus + UInt64(slot)) }
-    /// Number, then four arguments.
-    func call(inSlot slot: Int) -> (number: UInt64, UInt64, UInt64, UInt64, UInt64) {
+    /// Number, then the arguments; no call looks at the fourth.
+    func call(inSlot slot: Int) -> (number: UInt64, UInt64, UInt64, UInt64) {
         let place = LguestData.hypercalls + UInt64(slot) * LguestData.ringEntryBytes
-        return (load(place), load(place + 8), load(place + 16), load(place + 24), load(place + 32))
+        return (load(place), load(place + 8), load(place + 16), load(place + 24))
     }
 
     // MARK: What the Host tells

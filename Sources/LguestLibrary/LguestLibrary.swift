@@ -80,7 +80,7 @@ private func withGuest(_ handle: Int32, _ body: (LguestGuest) throws(Errno) -> I
 
 /// A new Guest, that is nothing yet.
 ///
-/// Returns a handle (no file descriptor), or -1 with errno: ENOSPC. All functions are for any thread, but no handle is
+/// Returns a handle (no file descriptor), or -1 with errno: ENOSPC, EMFILE, ENOMEM. All functions are for any thread, but no handle is
 /// to be used while or after it is closed.
 @c(lguest_open)
 public func openGuest() -> Int32 {
@@ -102,7 +102,7 @@ public func writeGuest(_ handle: Int32, _ words: UnsafeRawPointer?, _ byteCount:
     withGuest(handle) { guest throws(Errno) in
         // No request has more than five words.
         let count = min(max(byteCount, 0) / 8, 5)
-        return try guest.write(unsafe try OwnMemory.read(words, words: count), cpu: cpu)
+        return try guest.write(unsafe OwnMemory.read(words, words: count), cpu: cpu)
     }
 }
 

@@ -13,8 +13,8 @@ internal import Synchronization
 // looks up the way and puts the frame into the receiver's ring, and the thread of
 // the receiver's receive queue fetches it from there: one copy in, one out. There
 // may be many senders at a time, so a ring has a lock, which is held for as long as
-// a copy takes; the receiver does not need it, so no Guest can make another wait.
-// If it is slow, its ring of 4 MiB fills, and what then comes for it is dropped and
+// a copy takes; the receiver does not need it, so none can make others wait by
+// being slow: its ring of 4 MiB fills, and what then comes for it is dropped and
 // counted, as on any Ethernet. TCP knows what to do.
 //
 // The box under the desk has to do with wires, and here are none. Linux makes TCP

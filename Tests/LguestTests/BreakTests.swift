@@ -184,7 +184,7 @@ final class Breaker: Sendable {
         }
         final class Done: Sendable { let isOver = Atomic(false) }
         let done = Done()
-        let owner = HostThread.currentIdentity
+        let owner = UInt(pthread_self())
         // Until one comes while it sleeps.
         let sender = try HostThread(name: "signals") {
             while !done.isOver.load(ordering: .acquiring) {

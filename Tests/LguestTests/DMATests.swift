@@ -122,7 +122,14 @@ struct Pair {
         try pair.bind()
         let call = (1 << 24 | 1 << 8 | 3) as UInt64
         #expect(guest.call(LguestHypercall.bindDMA, At.receiverKey, At.list, call) == .done(1))
-        #expect(guest.call(LguestHypercall.bindDMA, At.receiverKey, At.list, 0xffff << 8 | 3) == .done(1))
+        #expect(guest.call(LguestHypercall.bindDMA, At.receiverKey, At.list, 4096 << 8 | 3) == .done(1))
+    }
+
+    /// Whoever sends looks through all of them under the Host's lock.
+    @Test func anArrayHasABound() throws {
+        try pair.bind()
+        #expect(guest.call(LguestHypercall.bindDMA, At.receiverKey, At.list, 4097 << 8 | 3) == .done(0))
+        #expect(guest.call(LguestHypercall.bindDMA, At.receiverKey, At.list, 0xffff << 8 | 3) == .done(0))
     }
 
     /// A4: nothing to receive into; it is told all the same.

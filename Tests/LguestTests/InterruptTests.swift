@@ -148,6 +148,24 @@ import VirtualCPU
         #expect(try guest.memory.data(LguestData.irqPending) == 0)
     }
 
+    /// On every engine: a Guest that closes the door again at once has had its interrupt.
+    @Test func sendInterruptsIsNow() throws {
+        let guest = try TestGuest { program in
+            program.takeInterrupts()
+            program.sti()
+            program.setData(LguestData.irqEnabled, 0)
+            program.notify(0x5000)
+            program.setData(LguestData.irqEnabled, LguestData.interruptsEnabled)
+            program.hypercall(LguestHypercall.sendInterrupts)
+            program.setData(LguestData.irqEnabled, 0)
+            program.powerDown()
+        }
+        #expect(try guest.run() == .notify(0x5000))
+        try guest.guest.raise(irq: 8)
+        guest.finish()
+        #expect(try guest.interrupts == [8])
+    }
+
     /// B7: cleared when nothing more is pending, and not before.
     @Test func irqPendingIsClearedByTheLastOne() throws {
         let guest = try TestGuest { program in
@@ -369,6 +387,31 @@ import VirtualCPU
         other.join()
         #expect(try guest.result() == 1)
         #expect(try guest.interrupts == [2])
+    }
+
+    /// It would be back at once, again and again, and find no interrupt.
+    @Test func hltSleepsWhileIrqEnabledIsZero() throws {
+        let guest = try TestGuest { program in
+            program.takeInterrupts()
+            program.setData(LguestData.irqEnabled, 0)
+            program.notify(0x5000)
+            program.sti()
+            program.halt()
+            program.powerDown()
+        }
+        #expect(try guest.run() == .notify(0x5000))
+        try guest.guest.raise(irq: 3)
+        let other = try HostThread(name: "interrupter") { [guest = guest.guest] in guest.interrupt() }
+        #expect(guest.error() == .interrupted)
+        other.join()
+        guest.guest.interrupt()
+        #expect(guest.error() == .interrupted)
+        #expect(guest.guest.death == nil)
+        #expect(try guest.memory.data(LguestData.irqPending) == LguestData.interruptsEnabled)
+        // As another of its CPUs would.
+        try guest.memory.setData(LguestData.irqEnabled, LguestData.interruptsEnabled)
+        guest.finish()
+        #expect(try guest.interrupts == [3])
     }
 
     /// As on any PC. Only its Launcher gets it out of that.

@@ -1,8 +1,10 @@
 import EngineTesting
 import GuestMemory
+import HostInterface
 import Lguest
 import LguestTesting
 import Testing
+import VirtualCPU
 
 /// The asynchronous ring (A3 "Async ring rules", F10).
 @Suite struct RingTests {
@@ -44,6 +46,22 @@ import Testing
         #expect(guest.run() == .pending(.notify(0x3000)))
         #expect(guest.run() == .pending(.notify(0x9000)))
         #expect(guest.run() == .done(0))
+    }
+
+    /// 64 sends that look through 4096 buffers each are not what who breaks a Guest off should wait for.
+    @Test func itIsCutShortForWhoWantsTheGuestToStop() throws {
+        for slot in 0..<3 { try memory.fillSlot(slot, LguestHypercall.flushAsync) }
+        guest.guest.interrupt()
+        guest.vcpu.prepare(
+            Hypercall(rax: LguestHypercall.notify, rbx: 0x9000, rcx: 0, rdx: 0, rsi: 0, privilege: 0))
+        // The wish is from before the run: it is heard before anything is done.
+        #expect(throws: Errno.interrupted) { try guest.guest.run() }
+        #expect(try !memory.isFree(slot: 0))
+        let host = try HostThread(name: "interrupter") { [guest = guest.guest] in guest.interrupt() }
+        host.join()
+        #expect(throws: Errno.interrupted) { try guest.guest.run() }
+        #expect(guest.run() == .pending(.notify(0x9000)))
+        for slot in 0..<3 { #expect(try memory.isFree(slot: slot)) }
     }
 
     @Test func itStopsAtASendToTheLauncher() throws {

@@ -71,6 +71,9 @@ static inline int chost_futex_wake(const uint32_t *word, int count) {
     return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, (void *)0, (void *)0, 0);
 }
 
+/* A number that no other thread of this process has had or will have. */
+uint64_t chost_thread_identity(void);
+
 /* process_vm_readv(2) and process_vm_writev(2) of this process itself; glibc hides them behind _GNU_SOURCE. */
 static inline long chost_copy_own(void *local, void *remote, size_t count, int writes) {
     struct iovec here = {local, count}, there = {remote, count};

@@ -13,8 +13,13 @@ extension LoweringTable {
         addPrivileged()
         addDescriptorQueries()
         addExtendedState()
-        unsafe self[ZYDIS_MNEMONIC_VMCALL] = { _ in unsafe Handlers.hypercall }
-        unsafe self[ZYDIS_MNEMONIC_VMMCALL] = { _ in unsafe Handlers.hypercall }
+        for name in [ZYDIS_MNEMONIC_VMCALL, ZYDIS_MNEMONIC_VMMCALL] {
+            // What it asks for may be an interrupt: that is looked for between blocks.
+            unsafe self[name] = {
+                $0.endsBlock = true
+                return unsafe Handlers.hypercall
+            }
+        }
     }
 }
 
@@ -29,7 +34,7 @@ extension Handlers {
     /// To the Host with RIP past the instruction: registers carry all that is said. Out of the run loop
     /// only if nobody else can do it.
     static let hypercall: Handler = {
-        unsafe perform($0, $1) { cpu, i throws(Stop) in
+        unsafe performLast($0, $1) { cpu, i throws(Stop) in
             unsafe cpu.state.rip = cpu.nextRIP(i)
             if let handler = cpu.owner.hypercallHandler, handler.perform() { return }
             throw cpu.leave(.hypercall)
