@@ -121,9 +121,9 @@ fuzz-guest: deps ## Guests made of noise, in every mode of the CPU (SECONDS=600)
 	ROOST_FUZZ_SECONDS=$(or $(SECONDS),600) $(SWIFT) test -c release --filter HostileGuest $(FLAGS)
 
 # SwiftPM links libFuzzer, which comes with the toolchain; FuzzBoot is in the manifest only when ROOST_FUZZ is set.
-# Of two sanitizers the compiler takes the last, address, and forgets what the fuzzer is to learn from: hence the third.
+# Of two sanitizers, each by an option of its own, the compiler takes the last: hence the third option.
 FUZZ := ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address \
-	-Xswiftc -sanitize-coverage=edge,indirect-calls,trace-cmp,8bit-counters --scratch-path .build-fuzz --product
+	-Xswiftc -sanitize=fuzzer,address --scratch-path .build-fuzz --product
 fuzz-boot: deps ## each loader under libFuzzer (SECONDS=60 for each)
 	$(FUZZ) FuzzBoot
 	@for loader in bzimage payload elf pvh multiboot any; do \
