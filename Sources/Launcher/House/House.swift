@@ -21,6 +21,9 @@ package struct House: ~Copyable {
     /// How long those at the socket may take to hear that it is over.
     private static let farewell: UInt64 = 1_000_000_000
 
+    /// How long nobody is let in after there was no file left for one.
+    private static let deafness: UInt64 = 100_000_000
+
     /// What the main thread waits for.
     private final class Bell: Sendable {
         /// Something about a Guest has changed.
@@ -87,6 +90,8 @@ package struct House: ~Copyable {
     private borrowing func keepTheDoor() {
         var peers: [ControlPeer] = []
         var last: UInt64?
+        /// Until then nobody is let in: there was no room for whoever came last, and poll(2) would call at once again.
+        var deafUntil: UInt64 = 0
         while true {
             let isOver = members.allSatisfy { $0.end != nil }
             let now = HostClock.monotonicNanoseconds
@@ -96,9 +101,11 @@ package struct House: ~Copyable {
             var awaited = PollSet()
             awaited.append(bell.changes.rawValue, .read)
             awaited.append(bell.signals.rawValue, .read)
-            awaited.append(!isOver && peers.count < Self.mostPeers ? socket.descriptor.rawValue : -1, .read)
+            let listens = !isOver && peers.count < Self.mostPeers && now >= deafUntil
+            awaited.append(listens ? socket.descriptor.rawValue : -1, .read)
             for peer in peers { awaited.append(peer.awaited.descriptor, peer.awaited.events) }
-            let deadline = min(peers.compactMap(\.deadline).min() ?? .max, last ?? .max)
+            let deadline = min(
+                peers.compactMap(\.deadline).min() ?? .max, last ?? .max, now < deafUntil ? deafUntil : .max)
             // A deadline rounded down would be waited for in circles.
             let rest = deadline == .max ? -1 : Int32(clamping: (max(deadline, now) &- now) / 1_000_000 + 1)
             _ = awaited.wait(milliseconds: rest)
@@ -109,8 +116,11 @@ package struct House: ~Copyable {
                 for member in members { member.stop() }
             }
             peers = peers.enumerated().filter { $0.element.serve(awaited.ready(3 + $0.offset), members) }.map(\.element)
-            if awaited.ready(2).contains(.read), let connection = UnixSockets.accept(socket.descriptor.rawValue) {
+            guard awaited.ready(2).contains(.read) else { continue }
+            if let connection = UnixSockets.accept(socket.descriptor.rawValue) {
                 peers.append(ControlPeer(connection))
+            } else {
+                deafUntil = now &+ Self.deafness
             }
         }
     }
