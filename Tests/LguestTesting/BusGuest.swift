@@ -105,12 +105,12 @@ package final class BusGuest {
         }
         let slot = UInt64(index % queue.entries)
         try memory.store(UInt16(0), at: GuestPhysicalAddress(queue.available + 4 + 2 * slot))
-        try memory.store(index &+ 1, at: GuestPhysicalAddress(queue.available + 2))
+        try memory.publish(index &+ 1, at: queue.available + 2)
     }
 
     /// What is in the room of the last request, when it is done.
     package func waitUsed(_ queue: DeviceDescription.Queue, index: UInt16 = 1, room: Int = 0) throws -> [UInt8] {
-        try wait { try memory.load(at: GuestPhysicalAddress(queue.used + 2), as: UInt16.self) == index }
+        try wait { try memory.published(queue.used + 2) == index }
         return try memory.bytes(0x71000, room)
     }
 }

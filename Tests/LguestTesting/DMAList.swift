@@ -1,5 +1,6 @@
 package import GuestMemory
 internal import Lguest
+package import Synchronization
 
 /// A `struct lguest_dma` as its Guest writes and reads it.
 extension GuestMemory {
@@ -25,4 +26,30 @@ extension GuestMemory {
         try read(GuestPhysicalAddress(address), count: count)
     }
     package func put(_ bytes: [UInt8], _ address: UInt64) throws { try write(bytes, at: GuestPhysicalAddress(address)) }
+}
+
+/// Words that a Guest and a thread of the Host's use at the same time.
+extension GuestMemory {
+    /// - Parameter address: aligned, and inside memory.
+    private func shared<T>(_ address: UInt64, _ type: Atomic<T>.Type) throws -> UnsafePointer<Atomic<T>> {
+        let address = GuestPhysicalAddress(address)
+        guard let place = unsafe hostPointer(address, MemoryLayout<T>.size) else {
+            throw GuestMemoryError(address: address, byteCount: MemoryLayout<T>.size)
+        }
+        return unsafe UnsafePointer(place.assumingMemoryBound(to: type))
+    }
+
+    /// ORDERING: a driver's write barrier before it moves an index.
+    package func publish(_ index: UInt16, at address: UInt64) throws {
+        try unsafe shared(address, Atomic<UInt16>.self).pointee.store(index, ordering: .sequentiallyConsistent)
+    }
+    package func published(_ address: UInt64) throws -> UInt16 {
+        try unsafe shared(address, Atomic<UInt16>.self).pointee.load(ordering: .sequentiallyConsistent)
+    }
+
+    /// Hands a DMA buffer back to the Host, if it has filled it.
+    package func free(list address: UInt64) throws {
+        let used = try unsafe shared(address, Atomic<UInt32>.self)
+        if unsafe used.pointee.load(ordering: .acquiring) != 0 { unsafe used.pointee.store(0, ordering: .releasing) }
+    }
 }

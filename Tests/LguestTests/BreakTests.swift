@@ -111,8 +111,7 @@ final class Breaker: Sendable {
         let guest = try TestGuest { program in
             program.takeInterrupts()
             program.notify(0x5000)
-            program.sti()
-            if byInstruction { program.halt() } else { program.hypercall(LguestHypercall.halt) }
+            program.sleep(byInstruction: byInstruction)
             program.load(.rax, Memory(nil, Int32(Place.log)))
             program.keepResult()
             program.powerDown()

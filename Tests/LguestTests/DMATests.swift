@@ -241,9 +241,7 @@ struct Pair {
         let lists = (0..<2).map { pair.buffer($0) }
         let restocker = try HostThread(name: "restocker") {
             while !ended.value.load(ordering: .acquiring) {
-                for list in lists where (try? memory.usedLength(list)) != 0 {
-                    try? memory.store(UInt32(0), at: GuestPhysicalAddress(list))
-                }
+                for list in lists { try? memory.free(list: list) }
                 HostThread.yield()
             }
         }

@@ -350,8 +350,7 @@ import VirtualCPU
             program.takeInterrupts()
             program.setData(LguestData.blockedInterrupts, 1 << 3)
             program.notify(0x5000)
-            program.sti()
-            if byInstruction { program.halt() } else { program.hypercall(LguestHypercall.halt) }
+            program.sleep(byInstruction: byInstruction)
             keepCount(&program)
             program.powerDown()
         }

@@ -173,6 +173,18 @@ extension Program {
         self.label(label + " over")
     }
 
+    /// HLT or HALT, from IF clear, and no interrupt can come before it.
+    mutating func sleep(byInstruction: Bool) {
+        if byInstruction {
+            sti()
+            halt()
+        } else {
+            hypercall(LguestHypercall.halt)
+            sti()
+            nop()
+        }
+    }
+
     mutating func cli() { raw(0xfa) }
     mutating func sti() { raw(0xfb) }
     mutating func nop() { raw(0x90) }
