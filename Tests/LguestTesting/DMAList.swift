@@ -1,6 +1,6 @@
 package import GuestMemory
 internal import Lguest
-package import Synchronization
+internal import Synchronization
 
 /// A `struct lguest_dma` as its Guest writes and reads it.
 extension GuestMemory {

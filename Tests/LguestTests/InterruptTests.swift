@@ -1,4 +1,5 @@
 import EngineTesting
+import Glibc
 import HostInterface
 import Lguest
 import LguestTesting
@@ -400,7 +401,10 @@ import VirtualCPU
         }
         #expect(try guest.run() == .notify(0x5000))
         try guest.guest.raise(irq: 3)
-        let other = try HostThread(name: "interrupter") { [guest = guest.guest] in guest.interrupt() }
+        let other = try HostThread(name: "interrupter") { [guest = guest.guest] in
+            while !guest.isAsleep { usleep(1000) }
+            guest.interrupt()
+        }
         #expect(guest.error() == .interrupted)
         other.join()
         guest.guest.interrupt()
