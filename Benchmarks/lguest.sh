@@ -5,6 +5,7 @@
 # one process each; as often as there are runs, and the median counts.
 
 lguest_runs=${BENCH_RUNS:-5}
+load_before=$(cut -d' ' -f1 /proc/loadavg)
 make -s guests >&2
 for ((run = 1; run <= lguest_runs; run++)); do
     say "lguest, run $run of $lguest_runs"
@@ -15,10 +16,11 @@ for ((run = 1; run <= lguest_runs; run++)); do
     echo "lguest command $(((${EPOCHREALTIME/[.,]/} - begin) * 1000))" >>"$out/lguest.$run"
 done
 
+load_after=$(cut -d' ' -f1 /proc/loadavg)
+
 report_lguest() {
     local copy send
-    report_conditions "$lguest_runs" none | head -2
-    echo "Medians of $lguest_runs runs."
+    report_conditions "$lguest_runs" none | sed -n 1,3p
     echo
     echo '| Guests on lguest'\''s bus | promised | measured | |'
     echo '|---|--:|--:|---|'

@@ -19,9 +19,14 @@ struct DMAFault: Error {
 
 /// The list of a `struct lguest_dma`, checked against the memory of the Guest that owns it.
 struct DMABuffer {
-    private var addresses: SIMD16<UInt64>
-    private var lengths: SIMD16<UInt16>
-    /// Sections.
+    /// Sections that lie end to end are one: a buffer of many pages is copied in one go.
+    private struct Run {
+        var address = GuestPhysicalAddress(0)
+        var byteCount = 0
+    }
+
+    private var runs = InlineArray<16, Run>(repeating: Run())
+    /// Of runs.
     private(set) var count = 0
 
     /// - Throws: for an entry that is not inside one page of `memory`.
@@ -29,20 +34,22 @@ struct DMABuffer {
         guard let base = unsafe memory.hostPointer(address, LguestDMA.byteCount) else {
             throw DMAFault(reason: "bad DMA address \(address)")
         }
-        // The one and only look at it.
-        addresses = unsafe (base + Int(LguestDMA.addresses)).loadUnaligned(as: SIMD16<UInt64>.self)
-        lengths = unsafe (base + Int(LguestDMA.lengths)).loadUnaligned(as: SIMD16<UInt16>.self)
-        while count < LguestDMA.maximumSections, lengths[count] != 0 {
-            let (start, length) = section(count)
-            guard length <= LguestDMA.maximumSectionBytes, Int(start.rawValue & 0xfff) + length <= 4096,
-                memory.contains(start, length)
-            else { throw DMAFault(reason: "bad DMA entry: \(length)@\(start)") }
-            count += 1
+        for index in 0..<LguestDMA.maximumSections {
+            // The one and only look at each.
+            let length = unsafe (base + Int(LguestDMA.lengths) + 2 * index).loadUnaligned(as: UInt16.self)
+            if length == 0 { break }
+            let place = unsafe (base + Int(LguestDMA.addresses) + 8 * index).loadUnaligned(as: UInt64.self)
+            let section = Run(address: GuestPhysicalAddress(place), byteCount: Int(length))
+            guard section.byteCount <= LguestDMA.maximumSectionBytes,
+                Int(place & 0xfff) + section.byteCount <= 4096, memory.contains(section.address, section.byteCount)
+            else { throw DMAFault(reason: "bad DMA entry: \(length)@\(section.address)") }
+            if count > 0, runs[count - 1].address + UInt64(runs[count - 1].byteCount) == section.address {
+                runs[count - 1].byteCount += section.byteCount
+            } else {
+                runs[count] = section
+                count += 1
+            }
         }
-    }
-
-    private func section(_ index: Int) -> (address: GuestPhysicalAddress, byteCount: Int) {
-        (GuestPhysicalAddress(addresses[index]), Int(lengths[index]))
     }
 
     /// Copies as much as both have room for, whatever their sections.
@@ -54,14 +61,15 @@ struct DMABuffer {
     /// - Returns: how many bytes.
     static func copy(_ source: DMABuffer, from: GuestMemory, to target: DMABuffer, in memory: GuestMemory) -> Int {
         var total = 0
+        let (from, view) = (from.view, memory.view)
         var (sourceIndex, targetIndex) = (0, 0)
         var (sourceOffset, targetOffset) = (0, 0)
         while sourceIndex < source.count, targetIndex < target.count {
-            let (piece, place) = (source.section(sourceIndex), target.section(targetIndex))
+            let (piece, place) = (source.runs[sourceIndex], target.runs[targetIndex])
             let count = min(piece.byteCount - sourceOffset, place.byteCount - targetOffset)
             // SAFETY: both were checked to be memory, and memory does not shrink. Guests may share it, and so may these.
             if let bytes = unsafe from.hostPointer(piece.address + UInt64(sourceOffset), count),
-                let room = unsafe memory.hostPointer(place.address + UInt64(targetOffset), count)
+                let room = unsafe view.hostPointer(place.address + UInt64(targetOffset), count)
             {
                 unsafe room.copyMemory(from: bytes, byteCount: count)
             }
@@ -74,10 +82,12 @@ struct DMABuffer {
         // Code may have been overwritten; its owner hears of it before it hears of the data.
         // ORDERING: as in `GuestMemory.noteWrite`, once for all.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
-        let view = memory.view
         for index in 0..<target.count {
-            let (start, length) = target.section(index)
-            if view.isCode(page: start.page) { memory.noteWrite(start, length) }
+            let run = target.runs[index]
+            for page in run.address.page...(run.address + UInt64(run.byteCount - 1)).page where view.isCode(page: page)
+            {
+                memory.noteWrite(GuestPhysicalAddress(page << 12), 1)
+            }
         }
         return total
     }
