@@ -35,8 +35,9 @@ final class NotificationTarget {
     func signal() { event.signal() }
 }
 
-/// One Guest, and the door to it. `raise`, `breakOut`, `release`, `kill` and
-/// `close` are for any thread; everything else is for the one that has initialized it.
+/// One Guest, and the door to it. `raise`, `breakOut`, `release`, `interrupt`,
+/// `kill`, `close` and what only looks are for any thread; everything else is
+/// for the one that has initialized it.
 package final class LguestGuest: @unchecked Sendable {
     package let id: UInt16
     let host: LguestHost
