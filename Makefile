@@ -140,7 +140,7 @@ fuzz-qcow2: deps ## disk images under libFuzzer (SECONDS=60)
 		-max_len=32768 -artifact_prefix=fuzz-out/ fuzz-out/qcow2 Fuzz/Qcow2/seeds
 
 fuzz-house: deps ## house files under libFuzzer (SECONDS=60)
-	ROOST_FUZZ=1 $(SWIFT) build -c release --sanitize fuzzer --sanitize address --scratch-path .build-fuzz --product FuzzHouse
+	$(FUZZ) FuzzHouse
 	@mkdir -p fuzz-out/house
 	.build-fuzz/release/FuzzHouse -max_total_time=$(or $(SECONDS),60) -use_value_profile=1 \
 		-max_len=4096 -artifact_prefix=fuzz-out/ fuzz-out/house Fuzz/House/seeds

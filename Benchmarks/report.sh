@@ -167,16 +167,14 @@ EVENTS
 }
 
 report_devices() {
-    local name text unit promised interrupts
+    local name text interrupts
     report_conditions "$device_runs" microvm
     echo 'Both have virtio-mmio, plain files as disks, and libslirp or a TAP of their own as network.'
     [ -z "$without" ] || echo "Left out: $without"
     echo
     echo '| work, through devices | time for one | QEMU TCG | Roost | TCG ÷ Roost | promised | |'
     echo '|---|---|--:|--:|--:|--:|---|'
-    while IFS='|' read -r name text unit promised; do
-        device_line "$name" "$text" "$unit" "$promised"
-    done < <(grep -v '^#' Benchmarks/device-rows)
+    device_lines Benchmarks/device-rows
     echo
     echo '| interrupts for one request | QEMU TCG | Roost | promised | |'
     echo '|---|--:|--:|--:|---|'
@@ -188,21 +186,20 @@ report_devices() {
     done < <(grep -v '^#' Benchmarks/device-rows)
 }
 report_lan() {
-    local name text unit promised
     report_conditions "$lan_runs" microvm
     echo 'Roost has both guests in one process, with a switch between them; QEMU has two processes, with `-netdev socket`.'
     echo
     echo '| work, from guest to guest | time for one | QEMU TCG | Roost | TCG ÷ Roost | promised | |'
     echo '|---|---|--:|--:|--:|--:|---|'
-    while IFS='|' read -r name text unit promised; do
-        device_line "$name" "$text" "$unit" "$promised"
-    done < <(grep -v '^#' Benchmarks/lan-rows)
+    device_lines Benchmarks/lan-rows
 }
-device_line() { # name text unit promised
-    local roost_time tcg
-    roost_time=$(device_figure roost "$1") tcg=$(device_tcg_figure "$1")
-    echo "| $2 | $3 | $(pretty "$tcg") | $(pretty "$roost_time") | $(ratio "$tcg" "$roost_time") | ≥ $4" \
-        "| $(verdict "$(calculate 'a / b' "$tcg" "$roost_time")" "$4" ≥) |"
+device_lines() { # rows
+    local name text unit promised roost_time tcg
+    while IFS='|' read -r name text unit promised; do
+        roost_time=$(device_figure roost "$name") tcg=$(device_tcg_figure "$name")
+        echo "| $text | $unit | $(pretty "$tcg") | $(pretty "$roost_time") | $(ratio "$tcg" "$roost_time") | ≥ $promised" \
+            "| $(verdict "$(calculate 'a / b' "$tcg" "$roost_time")" "$promised" ≥) |"
+    done < <(grep -v '^#' "$1")
 }
 
 # MARK: Where it goes

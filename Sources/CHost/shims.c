@@ -110,15 +110,20 @@ int chost_terminal_make_raw(int descriptor) {
     return 0;
 }
 
+/* Adds 1 to an eventfd, from a signal's handler. */
+static void ring(int eventfd) {
+    int saved = errno;
+    uint64_t one = 1;
+    ssize_t ignored = write(eventfd, &one, sizeof one);
+    (void)ignored;
+    errno = saved;
+}
+
 static int resize_descriptor = -1;
 
 static void on_resize(int number) {
     (void)number;
-    int saved = errno;
-    uint64_t one = 1;
-    ssize_t ignored = write(resize_descriptor, &one, sizeof one);
-    (void)ignored;
-    errno = saved;
+    ring(resize_descriptor);
 }
 
 void chost_terminal_report_resize(int eventfd) {
@@ -137,11 +142,7 @@ static volatile sig_atomic_t ends = 0;
 static void on_end(int number) {
     /* Nobody may be left who could answer: this works without them. */
     if (ends++) _exit(128 + number);
-    int saved = errno;
-    uint64_t one = 1;
-    ssize_t ignored = write(end_descriptor, &one, sizeof one);
-    (void)ignored;
-    errno = saved;
+    ring(end_descriptor);
 }
 
 void chost_report_end_signals(int eventfd) {

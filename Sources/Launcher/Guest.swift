@@ -20,7 +20,7 @@ final class Guest: Machine {
     private let pc: PC
     /// By slot: see `MemoryMap.virtioWindow`.
     private let virtio: [VirtioMMIO]
-    private let requests = VCPURequests()
+    private let requests: VCPURequests
 
     /// - Parameters:
     ///   - profile: what the Guest does is written down there; nil to leave it alone.
@@ -32,6 +32,7 @@ final class Guest: Machine {
         serialOutputs: [Int: @Sendable ([UInt8]) -> Void],
         note: @escaping @Sendable (String) -> Void
     ) throws {
+        requests = try VCPURequests(orThrow: ())
         memory = try GuestMemory(byteCount: size.bytes)
         for (region, address) in regions { try memory.map(region, at: GuestPhysicalAddress(address)) }
         var configuration = PC.Configuration(memory: memory, requests: requests)
@@ -52,12 +53,7 @@ final class Guest: Machine {
                 window, at: MemoryMap.virtioWindow(slot: slot).rawValue, count: MemoryMap.virtioWindowBytes)
             return window
         }
-        if let profile {
-            let interrupts = ProfiledInterrupts(pc.localAPIC, profile)
-            cpu = ProfiledVCPU(try engine.makeVCPU(memory, requests, interrupts), profile)
-        } else {
-            cpu = try engine.makeVCPU(memory, requests, pc.localAPIC)
-        }
+        cpu = try engine.makeVCPU(memory, requests, pc.localAPIC, profile: profile)
         try load(source)
     }
 

@@ -141,6 +141,16 @@ final class ProfiledInterrupts: InterruptController {
     }
 }
 
+extension Engine {
+    /// Makes a vCPU, and has `profile`, if there is one, hear of all that it does.
+    func makeVCPU(
+        _ memory: GuestMemory, _ requests: VCPURequests, _ interrupts: any InterruptController, profile: GuestProfile?
+    ) throws -> any VCPU {
+        guard let profile else { return try makeVCPU(memory, requests, interrupts) }
+        return ProfiledVCPU(try makeVCPU(memory, requests, ProfiledInterrupts(interrupts, profile)), profile)
+    }
+}
+
 /// Asks a vCPU a thousand times a second where it is.
 final class Sampler: Sendable {
     /// Not quite a millisecond: a Guest's own clock ticks at such round

@@ -88,13 +88,7 @@ final class LguestMachine: Machine, @unchecked Sendable {
     private func makeCPU(
         _ memory: GuestMemory, _ requests: VCPURequests, _ interrupts: any InterruptController
     ) throws -> any VCPU {
-        let cpu: any VCPU
-        if let profile {
-            let interrupts = ProfiledInterrupts(interrupts, profile)
-            cpu = ProfiledVCPU(try engine.makeVCPU(memory, requests, interrupts), profile)
-        } else {
-            cpu = try engine.makeVCPU(memory, requests, interrupts)
-        }
+        let cpu = try engine.makeVCPU(memory, requests, interrupts, profile: profile)
         vcpu = cpu
         if isSampled { sampler = try Sampler(requests) }
         return cpu

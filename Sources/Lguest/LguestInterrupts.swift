@@ -146,24 +146,3 @@ final class LguestInterrupts: InterruptController, @unchecked Sendable {
 private final class Weak<Object: AnyObject>: @unchecked Sendable {
     weak var value: Object?
 }
-
-/// A Guest's own view of its memory, by its page tables (SDM 3A, 4.5.4).
-enum LinearMemory {
-    /// Nil if nothing is there.
-    static func translate(_ address: UInt64, cr3: UInt64, in memory: GuestMemory) -> GuestPhysicalAddress? {
-        var table = cr3 & PhysicalAddress.frame
-        for level in stride(from: 3, through: 0, by: -1) {
-            let shift = UInt64(12 + 9 * level)
-            let place = GuestPhysicalAddress(table + (address >> shift & 511) * 8)
-            guard let entry = try? memory.load(at: place, as: UInt64.self), entry & PageEntry.present != 0 else {
-                return nil
-            }
-            if level == 0 || level < 3 && entry & PageEntry.large != 0 {
-                let inside = (1 as UInt64) << shift - 1
-                return GuestPhysicalAddress(entry & PhysicalAddress.frame & ~inside | address & inside)
-            }
-            table = entry & PhysicalAddress.frame
-        }
-        return nil
-    }
-}

@@ -8,9 +8,9 @@
 //      { entries 16, irq 16, page 32 } …   offered …   accepted …   configuration …
 //
 // Who has taken a field of the configuration has taken it: a second `take` of
-// the same bytes gets nothing. lguest's drivers removed the fields that they
-// knew, so that what was left over was what nobody knew; ours remember it in a
-// bit for each byte of the page.
+// the same bytes gets nothing. lguest's fields once had a type each, and its
+// drivers marked in there what they had looked at, so that nobody found it
+// twice; ours have none, and so we remember it in a bit for each byte of the page.
 
 /// A device on the bus: where its descriptor is, and how to talk about it.
 public struct LguestDevice: Sendable {
