@@ -38,11 +38,16 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
     @usableFromInline let codeTags: UnsafeMutablePointer<UInt8>
     @usableFromInline let lowEnd: UInt64
     @usableFromInline let highEnd: UInt64
+    /// See `ForeignPages`; nil where no page of others can ever be.
+    @usableFromInline let pageStates: UnsafeMutablePointer<UInt8>?
+    @usableFromInline let addressEnd: UInt64
 
-    init(_ base: UnsafeMutableRawPointer, _ codeTags: UnsafeMutablePointer<UInt8>, _ lowEnd: UInt64, _ highEnd: UInt64)
-    {
-        unsafe (self.base, self.codeTags) = (base, codeTags)
-        (self.lowEnd, self.highEnd) = (lowEnd, highEnd)
+    init(
+        _ base: UnsafeMutableRawPointer, _ codeTags: UnsafeMutablePointer<UInt8>, _ lowEnd: UInt64, _ highEnd: UInt64,
+        pageStates: UnsafeMutablePointer<UInt8>? = nil, addressEnd: UInt64
+    ) {
+        unsafe (self.base, self.codeTags, self.pageStates) = (base, codeTags, pageStates)
+        (self.lowEnd, self.highEnd, self.addressEnd) = (lowEnd, highEnd, addressEnd)
     }
 
     /// See `GuestMemory.holeEnd`.
@@ -53,7 +58,25 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
         let start = address.rawValue
         let length = UInt64(truncatingIfNeeded: count)
         if length <= lowEnd && start <= lowEnd &- length { return true }
-        return start >= RAMView.holeEnd && length <= highEnd && start <= highEnd &- length
+        if start >= RAMView.holeEnd && length <= highEnd && start <= highEnd &- length { return true }
+        return unsafe pageStates != nil && containsForeign(start, length)
+    }
+
+    /// Whether it is all pages of others, put where there is no RAM.
+    @usableFromInline @inline(never) func containsForeign(_ start: UInt64, _ length: UInt64) -> Bool {
+        guard let pageStates = unsafe pageStates, length <= addressEnd, start <= addressEnd &- length else {
+            return false
+        }
+        let last = (start &+ max(length, 1) &- 1) >> 12
+        for page in (start >> 12)...last
+        where unsafe pageStates[Int(truncatingIfNeeded: page)] & ForeignPageState.present == 0 { return false }
+        return true
+    }
+
+    /// Whether this page is another's, and not to be written to.
+    @inlinable @inline(__always) public func isReadOnly(page: UInt64) -> Bool {
+        guard let pageStates = unsafe pageStates, page < addressEnd >> 12 else { return false }
+        return unsafe pageStates[Int(truncatingIfNeeded: page)] & ForeignPageState.readOnly != 0
     }
 
     /// See `GuestMemory.hostPointer`.
@@ -94,13 +117,22 @@ package enum CodeHolder: UInt8, Sendable {
     package let highEnd: UInt64
 
     /// Nil where the memory is somebody else's.
-    private let range: AddressRange?
+    let range: AddressRange?
     private let file: MemoryFile?
+    /// The file's number.
+    let fileDescriptor: Int32?
     private let overlays = Mutex<[Overlay]>([])
 
-    /// One byte per 4 KiB page below `highEnd`; not zero where an engine
+    /// Where the addresses end that may ever have memory: at the end of RAM,
+    /// or of what is kept free behind it for pages of others.
+    package let addressEnd: UInt64
+    package let foreignWindows: [Range<UInt64>]
+
+    /// One byte per 4 KiB page below `addressEnd`; not zero where an engine
     /// holds decoded or translated code of that page: a bit per `CodeHolder`.
     let codeTags: UnsafeMutablePointer<UInt8>
+    /// One byte for each page below `addressEnd`: see `ForeignPageState`. Nil without windows.
+    let pageStates: UnsafeMutablePointer<UInt8>?
     private struct Observers {
         var next = 0
         var list: [(number: Int, observer: @Sendable (UInt64) -> Void)] = []
@@ -110,20 +142,34 @@ package enum CodeHolder: UInt8, Sendable {
     /// - Parameters:
     ///   - byteCount: a multiple of 4096, at least 1 MiB.
     ///   - hasHole: false for a Guest without a PC's devices, whose RAM is in one piece.
-    package init(byteCount: UInt64, hasHole: Bool = true) throws(HostError) {
+    ///   - foreignWindows: where there is no RAM, but pages of others can be put: see "Pages of others".
+    package init(
+        byteCount: UInt64, hasHole: Bool = true, foreignWindows: [Range<UInt64>] = []
+    ) throws(HostError) {
         precondition(byteCount % 4096 == 0 && byteCount >= 1 << 20)
+        precondition(foreignWindows.allSatisfy { $0.lowerBound % 4096 == 0 && $0.upperBound % 4096 == 0 })
         self.byteCount = byteCount
         lowEnd = hasHole ? min(byteCount, Self.holeStart) : byteCount
         highEnd = byteCount > lowEnd ? Self.holeEnd + (byteCount - lowEnd) : lowEnd
+        self.foreignWindows = foreignWindows
+        addressEnd = foreignWindows.reduce(highEnd) { max($0, $1.upperBound) }
         let file = try MemoryFile(name: "guest-memory", byteCount: Int(byteCount))
-        let range = try AddressRange(reserving: Int(highEnd))
+        let range = try AddressRange(reserving: Int(addressEnd))
         try range.map(file, fileOffset: 0, at: 0, count: Int(lowEnd))
         if highEnd > lowEnd {
             try range.map(file, fileOffset: Int(lowEnd), at: Int(Self.holeEnd), count: Int(highEnd - Self.holeEnd))
         }
+        // Not one mapping for each page that comes and goes, of which the host has no more than 65530.
+        for window in foreignWindows {
+            do throws(Errno) { try range.mapZeros(at: Int(window.lowerBound), count: window.count) } catch {
+                throw HostError("cannot map a window of \(window.count >> 20) MiB", errno: error)
+            }
+        }
         unsafe base = range.base
-        unsafe codeTags = try Self.mapTags(highEnd)
-        ramView = unsafe RAMView(base, codeTags, lowEnd, highEnd)
+        unsafe codeTags = try Self.mapTags(addressEnd)
+        unsafe pageStates = foreignWindows.isEmpty ? nil : try Self.mapTags(addressEnd)
+        ramView = unsafe RAMView(base, codeTags, lowEnd, highEnd, pageStates: pageStates, addressEnd: addressEnd)
+        fileDescriptor = file.descriptor.rawValue
         self.range = consume range
         self.file = consume file
     }
@@ -135,12 +181,15 @@ package enum CodeHolder: UInt8, Sendable {
     package init(adopting base: UnsafeMutableRawPointer, byteCount: UInt64) throws(HostError) {
         precondition(byteCount % 4096 == 0 && byteCount > 0 && UInt(bitPattern: base) % 4096 == 0)
         self.byteCount = byteCount
-        (lowEnd, highEnd) = (byteCount, byteCount)
+        (lowEnd, highEnd, addressEnd) = (byteCount, byteCount, byteCount)
+        foreignWindows = []
         unsafe self.base = base
         unsafe codeTags = try Self.mapTags(byteCount)
-        ramView = unsafe RAMView(base, codeTags, byteCount, byteCount)
+        unsafe pageStates = nil
+        ramView = unsafe RAMView(base, codeTags, byteCount, byteCount, addressEnd: byteCount)
         range = nil
         file = nil
+        fileDescriptor = nil
         findOverlays()
     }
 
@@ -154,7 +203,10 @@ package enum CodeHolder: UInt8, Sendable {
         return unsafe tags.assumingMemoryBound(to: UInt8.self)
     }
 
-    deinit { unsafe munmap(codeTags, Int(highEnd >> 12)) }
+    deinit {
+        unsafe munmap(codeTags, Int(addressEnd >> 12))
+        if let pageStates = unsafe pageStates { unsafe munmap(pageStates, Int(addressEnd >> 12)) }
+    }
 
     /// Where RAM is, as plain values.
     package var view: RAMView { ramView }
@@ -225,7 +277,7 @@ package enum CodeHolder: UInt8, Sendable {
             }
             start = max(start, range.upperBound)
         }
-        for page in 0..<(highEnd >> 12) where isCode(page: page) { noteWrite(GuestPhysicalAddress(page << 12), 1) }
+        for page in 0..<(addressEnd >> 12) where isCode(page: page) { noteWrite(GuestPhysicalAddress(page << 12), 1) }
     }
 
     // MARK: What others see, too
@@ -305,7 +357,7 @@ package enum CodeHolder: UInt8, Sendable {
     package func isCode(page: UInt64) -> Bool { unsafe hasTag(page) && codeTags[Int(page)] != 0 }
 
     /// Page numbers come from the Guest, and it may ask about any.
-    @inlinable func hasTag(_ page: UInt64) -> Bool { page < highEnd >> 12 }
+    @inlinable func hasTag(_ page: UInt64) -> Bool { page < addressEnd >> 12 }
 
     /// To be called after bytes have changed other than by a vCPU's own store: a
     /// device's DMA, a loader. Engines hear of pages that held code. Not before

@@ -75,6 +75,25 @@ package struct MemoryFile: ~Copyable, Sendable {
             base + offset, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, off_t(fileOffset))
         guard unsafe result != MAP_FAILED else { throw HostError("cannot map \(count >> 20) MiB", errno: .current) }
     }
+
+    /// A view of the file for one who must not write to it: what is stored
+    /// there all the same stays with the one who did.
+    package func mapReadOnly(descriptor: Int32, fileOffset: Int, at offset: Int, count: Int) throws(Errno) {
+        precondition(offset >= 0 && count <= byteCount - offset)
+        let result = unsafe mmap(
+            base + offset, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, descriptor,
+            off_t(fileOffset))
+        guard unsafe result != MAP_FAILED else { throw Errno.current }
+    }
+
+    /// Zeros, of this process's own and nobody else's.
+    package func mapZeros(at offset: Int, count: Int) throws(Errno) {
+        precondition(offset >= 0 && count <= byteCount - offset)
+        let result = unsafe mmap(
+            base + offset, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0
+        )
+        guard unsafe result != MAP_FAILED else { throw Errno.current }
+    }
 }
 
 /// An anonymous file mapped twice: once to be written, once to be run. No

@@ -21,7 +21,8 @@ package import X86
     let memory: GuestMemory
     let interruptController: (any InterruptController)?
     let codeCache: CodeCache
-    let features: CPUFeatures
+    /// Changes only before the first `run`.
+    private(set) var features: CPUFeatures
     private let native: NativePool
     private let decoder = Decoder()
     private let table = LoweringTable()
@@ -128,7 +129,8 @@ package import X86
         let cpu = self.cpu
         return Hypercall(
             rax: cpu[Register.rax], rbx: cpu[Register.rbx], rcx: cpu[Register.rcx], rdx: cpu[Register.rdx],
-            rsi: cpu[Register.rsi], privilege: unsafe Int(cpu.core.privilege))
+            rsi: cpu[Register.rsi], rdi: cpu[Register.rdi], r8: cpu[8], r10: cpu[10],
+            privilege: unsafe Int(cpu.core.privilege))
     }
 
     package func answerHypercall(_ result: UInt64) {
@@ -137,6 +139,10 @@ package import X86
     }
 
     package func handleHypercalls(by handler: any HypercallHandler) { hypercallHandler = handler }
+
+    package func offer(_ leaves: HypervisorLeaves) { features.hypervisor = leaves }
+
+    package func flushTranslations() { cpu.flushTLB() }
 
     package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result {
         let cpu = self.cpu

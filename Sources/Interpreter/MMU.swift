@@ -39,8 +39,19 @@ extension CPU {
     /// The present privilege as an access.
     @inline(__always) var ownAccess: Access { unsafe core.privilege == 3 ? .user : [] }
 
-    /// Translates a linear address, or makes the page fault.
+    /// Translates a linear address, or makes the fault.
     func translate(_ address: UInt64, _ access: Access) throws(Stop) -> Translation {
+        var translation = try walk(address, access)
+        // Below the Guest's own page tables is what others have granted it, for reading only. Xen's answer to
+        // a store there is #GP(0), as no page table of the Guest's is at fault.
+        if unsafe core.ram.isReadOnly(page: translation.physical >> 12) {
+            if access.contains(.write) { throw generalProtection() }
+            translation.writable = false
+        }
+        return translation
+    }
+
+    private func walk(_ address: UInt64, _ access: Access) throws(Stop) -> Translation {
         switch PagingMode.of(cr0: state.cr0, cr4: state.cr4, efer: state.efer) {
         case .none:
             return Translation(physical: address & 0xffff_ffff, writable: true)
@@ -100,7 +111,7 @@ extension CPU {
                 let allowed = try check(address, access, rights)
                 let wanted = PageEntry.accessed | (access.contains(.write) ? PageEntry.dirty : 0)
                 if entry & wanted != wanted && !access.contains(.probe) {
-                    guard updateEntry(slot, &entry, wanted) else { return try translate(address, access) }
+                    guard updateEntry(slot, &entry, wanted) else { return try walk(address, access) }
                 }
                 let span = (UInt64(1) << UInt64(3 + 9 * level)) &- 1
                 if isLarge {
@@ -113,7 +124,7 @@ extension CPU {
                     global: entry & PageEntry.global != 0 && state.cr4 & CR4.globalPages != 0)
             }
             if entry & PageEntry.accessed == 0 && !access.contains(.probe) {
-                guard updateEntry(slot, &entry, PageEntry.accessed) else { return try translate(address, access) }
+                guard updateEntry(slot, &entry, PageEntry.accessed) else { return try walk(address, access) }
             }
             table = entry & PhysicalAddress.frame
             level -= 1

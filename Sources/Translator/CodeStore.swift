@@ -145,7 +145,7 @@ struct Link: BitwiseCopyable {
         self.memory = memory
         buffer = try ExecutableMemory(byteCount: Self.capacity)
         delta = unsafe buffer.executable - UnsafeRawPointer(buffer.writable)
-        pageCount = Int(memory.highEnd >> 12)
+        pageCount = Int(memory.addressEnd >> 12)
         var size = 0
         func place<T>(_ type: T.Type, _ count: Int) -> Int {
             defer { size += (count * MemoryLayout<T>.stride + 4095) & ~4095 }

@@ -42,6 +42,8 @@ package import X86
     package var hypercall: Hypercall { core.hypercall }
     package func answerHypercall(_ result: UInt64) { core.answerHypercall(result) }
     package func handleHypercalls(by handler: any HypercallHandler) { core.handleHypercalls(by: handler) }
+    package func offer(_ leaves: HypervisorLeaves) { core.offer(leaves) }
+    package func flushTranslations() { core.flushTranslations() }
     package func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result { core.readState(body) }
     package func withState<Result>(_ body: (inout VCPUState) -> Result) -> Result { core.withState(body) }
     package func reset() { core.reset() }

@@ -2,7 +2,7 @@ package import GuestMemory
 internal import CHost
 package import HostInterface
 package import Synchronization
-internal import X86
+package import X86
 
 //S:020 The Switcher's contract
 //
@@ -47,12 +47,16 @@ package enum VCPUExit: Sendable {
 
 /// The registers of a hypercall.
 @frozen public struct Hypercall: BitwiseCopyable, Sendable {
-    public let rax, rbx, rcx, rdx, rsi: UInt64
+    public let rax, rbx, rcx, rdx, rsi, rdi, r8, r10: UInt64
     /// CPL, 0…3.
     public let privilege: Int
 
-    @inlinable public init(rax: UInt64, rbx: UInt64, rcx: UInt64, rdx: UInt64, rsi: UInt64, privilege: Int) {
+    @inlinable public init(
+        rax: UInt64, rbx: UInt64 = 0, rcx: UInt64 = 0, rdx: UInt64 = 0, rsi: UInt64 = 0, rdi: UInt64 = 0,
+        r8: UInt64 = 0, r10: UInt64 = 0, privilege: Int
+    ) {
         (self.rax, self.rbx, self.rcx, self.rdx, self.rsi) = (rax, rbx, rcx, rdx, rsi)
+        (self.rdi, self.r8, self.r10) = (rdi, r8, r10)
         self.privilege = privilege
     }
 }
@@ -92,6 +96,12 @@ package protocol VCPU: AnyObject {
     /// Does hypercalls on the way, without an end to `run`: by far the cheaper. Before the first `run`.
     func handleHypercalls(by handler: any HypercallHandler)
 
+    /// CPUID says so, besides all that it says by itself. Before the first `run`.
+    func offer(_ leaves: HypervisorLeaves)
+
+    /// Forgets what was cached of page tables. As `answerHypercall`.
+    func flushTranslations()
+
     /// Looks at the architectural state. Not while `run` is under way, but for
     /// an interrupt controller that is asked for a vector.
     func readState<Result>(_ body: (borrowing VCPUState) -> Result) -> Result
@@ -119,11 +129,14 @@ extension VCPU {
         readState { state in
             Hypercall(
                 rax: state.gpr[Register.rax], rbx: state.gpr[Register.rbx], rcx: state.gpr[Register.rcx],
-                rdx: state.gpr[Register.rdx], rsi: state.gpr[Register.rsi],
+                rdx: state.gpr[Register.rdx], rsi: state.gpr[Register.rsi], rdi: state.gpr[Register.rdi],
+                r8: state.gpr[8], r10: state.gpr[10],
                 privilege: state.segments[SegmentName.ss].privilegeLevel)
         }
     }
     package func handleHypercalls(by handler: any HypercallHandler) {}
+    package func offer(_ leaves: HypervisorLeaves) {}
+    package func flushTranslations() { withState { _ in } }
     package func answerHypercall(_ result: UInt64) { withState { $0.gpr[Register.rax] = result } }
     package var report: EngineReport { EngineReport() }
     package func startProfile(_ profile: EngineProfile) {}

@@ -18,6 +18,8 @@ package struct CPUFeatures: Sendable {
     /// By `ZydisISASet`: offered.
     private let offered: [Bool]
     private let host: HostLeaves
+    /// Of a second hypervisor interface, besides KVM's or instead of it.
+    package var hypervisor = HypervisorLeaves()
 
     private init() {
         host = HostLeaves()
@@ -71,7 +73,11 @@ package struct CPUFeatures: Sendable {
     }
 
     package struct Leaf: Sendable, Equatable {
-        package var eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0, edx: UInt32 = 0
+        package var eax, ebx, ecx, edx: UInt32
+
+        package init(eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0, edx: UInt32 = 0) {
+            (self.eax, self.ebx, self.ecx, self.edx) = (eax, ebx, ecx, edx)
+        }
     }
 
     /// Bus clock of the local APIC's timer, and crystal of leaf 0x15.
@@ -87,6 +93,7 @@ package struct CPUFeatures: Sendable {
     package func leaf(
         _ leaf: UInt32, _ subleaf: UInt32, cr4: UInt64, xcr0: UInt64, apicID: UInt32 = 0, tscFrequency: UInt64
     ) -> Leaf {
+        if let leaf = hypervisor.leaf(leaf) { return leaf }
         switch leaf {
         case 0: return Leaf(eax: 0x16, ebx: host.leaf0.ebx, ecx: host.leaf0.ecx, edx: host.leaf0.edx)
         case 1:
@@ -179,6 +186,30 @@ package struct CPUFeatures: Sendable {
             return Leaf(eax: Self.bits(2, 6, 8, 29), ecx: Self.bits(1, 2))
         default: return Leaf()
         }
+    }
+}
+
+/// What CPUID answers from 0x40000000 on, where hypervisors introduce themselves.
+///
+/// Each has a block of 0x100 leaves; a Guest looks through the blocks for a name that it knows.
+package struct HypervisorLeaves: Sendable, Equatable {
+    package static let first: UInt32 = 0x4000_0000
+    package static let blockSize: UInt32 = 0x100
+
+    package var base: UInt32
+    /// From `base` on, in order.
+    package var leaves: [CPUFeatures.Leaf]
+
+    package init(base: UInt32 = first, leaves: [CPUFeatures.Leaf] = []) {
+        self.base = base
+        self.leaves = leaves
+    }
+
+    /// Nil: not one of ours. Of our block, all are.
+    func leaf(_ number: UInt32) -> CPUFeatures.Leaf? {
+        guard !leaves.isEmpty, number >= base, number < base + Self.blockSize else { return nil }
+        let index = Int(number - base)
+        return index < leaves.count ? leaves[index] : CPUFeatures.Leaf()
     }
 }
 
