@@ -12,6 +12,7 @@ package import GuestMemory
 //     0x0010_0000   RAM, up to 3 GiB at most
 //     0xc000_0000   the device hole
 //     0xd000_0000   32 virtio-mmio windows of 4 KiB
+//     0xd100_0000   with Xen's interface, the page of its store
 //     0xfec0_0000   I/O APIC
 //     0xfee0_0000   local APIC (while in xAPIC mode)
 //     0x1_0000_0000 the rest of RAM
@@ -50,6 +51,17 @@ package enum MemoryMap {
     package static func virtioGSI(slot: Int) -> Int {
         precondition(slot >= 0 && slot < virtioSlots)
         return virtioFirstGSI + slot
+    }
+
+    /// Pages that a hypervisor gives a Guest: 16 of them, reserved to the kernel.
+    package static let hypervisorPages: Range<UInt64> = 0xd100_0000..<0xd101_0000
+
+    /// Where pages of others can be put in a Guest with so much RAM: what lies free below the devices, and 4 GiB
+    /// behind the end of all RAM. Which of the two, and where there, is the Guest's choice.
+    package static func foreignWindows(ramBytes: UInt64) -> [Range<UInt64>] {
+        let low = min(ramBytes, GuestMemory.holeStart)..<virtioFirst.rawValue
+        let end = GuestMemory.holeEnd + (max(ramBytes, GuestMemory.holeStart) - GuestMemory.holeStart)
+        return [low, hypervisorPages, end..<end + (4 << 30)]
     }
 
     // MARK: Interrupts

@@ -42,6 +42,8 @@ package final class PC: @unchecked Sendable {
     package let pit: PIT8254
     package let rtc: RTC
     package let keyboardController: I8042
+    /// What answers hypercalls, if the PC is to have more of them than KVM's. To be set before the first `run`.
+    package var hypercalls: (any HypercallInterface)?
     /// COM1…COM4, as far as they are there.
     package let serialPorts: [Serial16550?]
     package let kvmClock: KVMClock
@@ -176,7 +178,8 @@ package final class PC: @unchecked Sendable {
             flushOutput()
             if writeMSR(index, value, vcpu) { vcpu.complete(0) } else { refuse(index, "WRMSR", vcpu) }
         case .hypercall:
-            hypercall(vcpu)
+            flushOutput()
+            if let outcome = hypercall(vcpu) { return outcome }
         case .halt:
             flushOutput()
             halt(vcpu)
@@ -216,9 +219,11 @@ package final class PC: @unchecked Sendable {
 
     /// KVM's hypercalls (Linux, Documentation/virt/kvm/x86/hypercalls.rst): we
     /// offer none, and say so the way KVM does.
-    private func hypercall(_ vcpu: any VCPU) {
+    private func hypercall(_ vcpu: any VCPU) -> RunOutcome? {
+        if let hypercalls { return hypercalls.perform(on: vcpu) }
         let answer: Int64 = vcpu.hypercall.privilege == 0 ? -1000 /* KVM_ENOSYS */ : -1 /* KVM_EPERM */
         vcpu.answerHypercall(UInt64(bitPattern: answer))
+        return nil
     }
 
     // MARK: MSRs
@@ -228,7 +233,7 @@ package final class PC: @unchecked Sendable {
         case MSR.apicBase: localAPIC.baseMSR
         case MSR.tscDeadline: localAPIC.timeStampDeadline
         case MSR.x2apicFirst...MSR.x2apicLast: localAPIC.readX2APIC(Int(index - MSR.x2apicFirst))
-        default: kvmClock.read(index) ?? machineRegisters.read(index)
+        default: hypercalls?.readMSR(index) ?? kvmClock.read(index) ?? machineRegisters.read(index)
         }
     }
 
@@ -242,6 +247,7 @@ package final class PC: @unchecked Sendable {
             kvmClock.timeStampOffsetChanged(to: offset)
             return true
         default:
+            if let isValid = hypercalls?.writeMSR(index, value) { return isValid }
             if kvmClock.read(index) != nil {
                 return kvmClock.write(index, value, offset: vcpu.readState { $0.tscOffset })
             }

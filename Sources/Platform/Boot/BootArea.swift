@@ -76,6 +76,11 @@ package struct MemoryRange: Equatable, Sendable {
             }
             if start < ram.upperBound { map.append(MemoryRange(start..<ram.upperBound, .ram)) }
         }
+        // A kernel that looks for free addresses to see others' pages at is to look elsewhere.
+        if !memory.foreignWindows.isEmpty {
+            map.append(MemoryRange(MemoryMap.virtioFirst.rawValue..<GuestMemory.holeEnd, .reserved))
+            map.sort { $0.start < $1.start }
+        }
         return map
     }
 }

@@ -44,6 +44,9 @@ extension KernelLoader {
                     throw source.refuse("its \(compression) payload is corrupt: \(error.why)", advice: "fetch it again")
                 }
                 return try loadVmlinux(ImageBytes(unpacked), header)
+            case .some where source.preference == .pvh:
+                throw source.refuse(
+                    "its PVH entry is packed by a method that only it knows", advice: "pass the vmlinux")
             case .some: break
             case nil:
                 throw source.refuse("its payload is corrupt: packed by no known method", advice: "fetch it again")
@@ -65,7 +68,11 @@ extension KernelLoader {
         guard elf.is64Bit, elf.machine == ELFImage.machineX86_64 else {
             throw source.refuse("its payload is for ELF machine \(elf.machine)", advice: "pass an x86-64 kernel")
         }
-        return try enterLinux(elf, header)
+        guard source.preference == .pvh else { return try enterLinux(elf, header) }
+        guard let entry = KernelFormat.pvhEntry(of: elf) else {
+            throw source.refuse("it has no PVH entry", advice: "pass a kernel with CONFIG_PVH, or do without --xen")
+        }
+        return try enterPVH(elf, entry)
     }
 
     /// Lets the kernel unpack itself: boot.rst, "64-bit Boot Protocol". The

@@ -26,7 +26,7 @@ package enum KernelFormat: Equatable, Sendable {
         guard image.count > 0 else { throw source.refuse("the file is empty", advice: "pass another --kernel") }
         if image.has(ELFImage.magic, at: 0) { return try detectELF(image, source) }
         if SetupHeader.isPresent(in: image) {
-            try require(source, .automatic, .linux, .decompressor)
+            try require(source, .automatic, .linux, .decompressor, .pvh)
             return .bzImage
         }
         if let header = MultibootHeader.find(in: image) {
@@ -77,7 +77,8 @@ package enum KernelFormat: Equatable, Sendable {
         }
     }
 
-    private static func pvhEntry(of elf: ELFImage) -> UInt32? {
+    /// Where an ELF with XEN_ELFNOTE_PHYS32_ENTRY is entered.
+    static func pvhEntry(of elf: ELFImage) -> UInt32? {
         guard let note = elf.note(owner: "Xen", type: 18), note.count == 4 || note.count == 8 else { return nil }
         return elf.image.load(note.lowerBound, as: UInt32.self)
     }

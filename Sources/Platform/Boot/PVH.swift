@@ -20,6 +20,11 @@ extension KernelLoader {
     func loadPVH(entry: UInt32) throws(HostError) -> BootEntry {
         let elf: ELFImage
         do { elf = try ELFImage(ImageBytes(source.kernel)) } catch { throw source.refuse(error) }
+        return try enterPVH(elf, entry)
+    }
+
+    /// The same with an ELF that may have been in another file.
+    func enterPVH(_ elf: ELFImage, _ entry: UInt32) throws(HostError) -> BootEntry {
         guard elf.isLoaded(physical: UInt64(entry)) else {
             throw source.refuse(
                 "its PVH entry point is in none of its segments", advice: "the file is damaged: fetch it again")

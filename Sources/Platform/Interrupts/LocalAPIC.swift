@@ -42,6 +42,8 @@ package final class LocalAPIC: InterruptController, Sendable {
         var timer = TimerState()
         /// The 8259's INTR, wired to LINT0.
         var externalLine = false
+        /// A hypervisor's own interrupt, which goes past all of the above: see `deliverDirectly`.
+        var directVector: UInt8?
 
         var isSoftwareEnabled: Bool { spurious & 1 << 8 != 0 }
 
@@ -124,7 +126,7 @@ package final class LocalAPIC: InterruptController, Sendable {
     /// Makes the request word say whether there is something to take. To be
     /// called after every change that matters, under the lock.
     func updateLocked(_ state: inout State) {
-        if state.deliverable != nil || state.hasExternal {
+        if state.deliverable != nil || state.hasExternal || state.directVector != nil {
             requests.post(.interrupt)
         } else {
             requests.clear(.interrupt)
@@ -133,6 +135,11 @@ package final class LocalAPIC: InterruptController, Sendable {
 
     package func acknowledgeInterrupt() -> UInt8? {
         let (vector, isExternal) = state.withLock { state -> (UInt8?, Bool) in
+            if let vector = state.directVector {
+                state.directVector = nil
+                updateLocked(&state)
+                return (vector, false)
+            }
             if state.hasExternal { return (nil, true) }
             let vector = state.deliverable
             if let vector {
@@ -213,6 +220,17 @@ package final class LocalAPIC: InterruptController, Sendable {
         }
         return true
     }
+
+    /// Interrupts the CPU by `vector` as soon as RFLAGS.IF lets it, whatever is in service: no priority, no EOI.
+    package func deliverDirectly(_ vector: UInt8) {
+        state.withLock { state in
+            state.directVector = vector
+            updateLocked(&state)
+        }
+    }
+
+    /// An edge of `vector`, as a message for this CPU makes it.
+    package func deliver(_ vector: UInt8) { _ = receive(InterruptMessage(vector: vector)) }
 
     /// Puts a vector into IRR, unless software has switched the APIC off.
     func acceptLocked(_ state: inout State, _ vector: UInt8, isLevel: Bool) -> Bool {
