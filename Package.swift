@@ -62,6 +62,7 @@ let package = Package(
         room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
         room("VirtioDevices", ["Virtio", "Network", "Storage", "GuestMemory", "HostInterface"]),
         room("Lguest", ["Virtio", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        room("Grants", ["Lguest", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         // lguest's Host for programs that are not ours: `make library`.
         room(
             "LguestLibrary",
@@ -69,8 +70,9 @@ let package = Package(
         room(
             "Launcher",
             [
-                "Lguest", "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "Translator", "Interpreter",
-                "VirtualCPU", "X86", "GuestMemory", "HostInterface", .product(name: "Logging", package: "swift-log"),
+                "Grants", "Lguest", "VirtioDevices", "Virtio", "Network", "Storage", "Platform", "Translator",
+                "Interpreter", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+                .product(name: "Logging", package: "swift-log"),
             ]),
         .executableTarget(
             name: "roost",
@@ -126,7 +128,8 @@ let package = Package(
         .target(
             name: "LguestTesting",
             dependencies: [
-                "VirtioTesting", "Lguest", "Virtio", "VirtioDevices", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+                "VirtioTesting", "Lguest", "Virtio", "VirtioDevices", "VirtualCPU", "X86", "GuestMemory",
+                "HostInterface",
             ],
             path: "Tests/LguestTesting", swiftSettings: settings),
         tests(
@@ -134,6 +137,12 @@ let package = Package(
             [
                 "LguestTesting", "EngineTesting", "VirtioTesting", "CPUOracle", "Lguest", "VirtioDevices", "Virtio",
                 "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface",
+            ]),
+        tests(
+            "Grants",
+            [
+                "EngineTesting", "CPUOracle", "Grants", "Lguest", "Platform", "VirtualCPU", "X86", "GuestMemory",
+                "HostInterface",
             ]),
         tests(
             "HostileGuest",

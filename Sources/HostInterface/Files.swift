@@ -5,6 +5,8 @@ internal import Glibc
 package enum Files {
     package static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 
+    package static func isExecutable(_ path: String) -> Bool { unsafe access(path, X_OK) == 0 }
+
     /// mkdir -p.
     package static func createFolder(_ path: String) throws(HostError) {
         if unsafe mkdir(path, 0o755) == 0 { return }

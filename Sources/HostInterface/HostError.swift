@@ -24,6 +24,9 @@ package struct Errno: Error, RawRepresentable, Hashable, Sendable, CustomStringC
     package static let notSupported = Errno(rawValue: EOPNOTSUPP)
     package static let badAddress = Errno(rawValue: EFAULT)
     package static let badDescriptor = Errno(rawValue: EBADF)
+    package static let noProcess = Errno(rawValue: ESRCH)
+    package static let exists = Errno(rawValue: EEXIST)
+    package static let noSystemCall = Errno(rawValue: ENOSYS)
     /// What the kernel says to itself, and lguest said to its Launcher: start over.
     package static let restart = Errno(rawValue: 85)
 

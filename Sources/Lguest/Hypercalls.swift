@@ -111,6 +111,13 @@ final class Hypercalls: HypercallHandler {
             LguestHypercall.loadIDTEntry, LguestHypercall.setStack, LguestHypercall.ts, LguestHypercall.setPTE,
             LguestHypercall.setPMD, LguestHypercall.loadTLS, LguestHypercall.loadGDTEntry:
             return 0
+        case LguestHypercall.xen..<LguestHypercall.xen + LguestHypercall.xenCount:
+            guard let xen = guest.xen else {
+                guest.kill("Bad hypercall \(number): there is no Xen here")
+                break
+            }
+            let result = xen.call(number - LguestHypercall.xen, first, second, third, cr3: vcpu.readState { $0.cr3 })
+            return UInt64(bitPattern: result)
         default: guest.kill("Bad hypercall \(number)")
         }
         return 0

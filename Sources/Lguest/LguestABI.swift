@@ -25,6 +25,11 @@ public enum LguestHypercall {
     @inlinable public static var loadGDTEntry: UInt64 { 18 }
     @inlinable public static var sendInterrupts: UInt64 { 19 }
 
+    /// Where the machine has Xen's interface (CPUID says so), `xen + n` is Xen's hypercall n, with its arguments in
+    /// RBX, RCX and RDX, and an errno, negative, in RAX if it fails.
+    @inlinable public static var xen: UInt64 { 0x5845_4e00 }
+    @inlinable public static var xenCount: UInt64 { 64 }
+
     /// RCX of `shutdown`.
     @inlinable public static var powerOff: UInt64 { 1 }
     @inlinable public static var restart: UInt64 { 2 }

@@ -22,6 +22,13 @@ package enum LguestPending: Equatable, Sendable {
     case dma(buffer: UInt64, key: UInt64)
 }
 
+/// Does Xen's hypercalls for a Guest on lguest's bus. On the vCPU's thread.
+package protocol XenCalls: AnyObject {
+    /// - Parameter cr3: the Guest's, to find what the arguments point to.
+    /// - Returns: at least 0, or minus an errno.
+    func call(_ number: UInt64, _ first: UInt64, _ second: UInt64, _ third: UInt64, cr3: UInt64) -> Int64
+}
+
 /// Who is told when a Guest notifies an address.
 final class NotificationTarget {
     let address: UInt64
@@ -78,6 +85,9 @@ package final class LguestGuest: @unchecked Sendable {
         /// HALT.
         case call
     }
+
+    /// Does the calls of Xen's interface. Set before `initialize`, or there is none.
+    package var xen: (any XenCalls)?
 
     private let makeCPU: LguestHost.CPUMaker
 
