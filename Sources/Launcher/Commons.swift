@@ -1,3 +1,4 @@
+internal import Grants
 internal import GuestMemory
 internal import HostInterface
 internal import Lguest
@@ -9,6 +10,8 @@ internal import Synchronization
 final class Commons: Sendable {
     /// Guests on lguest's bus reach each other through it.
     let host = LguestHost()
+    /// Guests that see Xen share pages in it.
+    let domains = DomainHouse()
 
     private struct State {
         var switches: [String: Switch] = [:]

@@ -47,7 +47,9 @@ struct DeviceCatalog {
             devices += made
         }
         self.devices = devices
-        self.modules = devices.isEmpty ? [] : ["virtio_mmio"] + modules
+        self.modules =
+            (devices.isEmpty ? [] : ["virtio_mmio"] + modules)
+            + (configuration.isXen ? ["xen_gntalloc", "xen_gntdev", "xen_evtchn"] : [])
     }
 
     /// For a machine that has nothing else to type at.

@@ -1,3 +1,4 @@
+internal import Grants
 internal import GuestMemory
 internal import HostInterface
 internal import Platform
@@ -20,20 +21,28 @@ final class Guest: Machine {
     private let pc: PC
     /// By slot: see `MemoryMap.virtioWindow`.
     private let virtio: [VirtioMMIO]
+    /// What the Guest sees of Xen, if it is to see any.
+    private let xen: XenPC?
+    private let domains: DomainHouse
     private let requests: VCPURequests
 
     /// - Parameters:
     ///   - profile: what the Guest does is written down there; nil to leave it alone.
     ///   - regions: memory that is not the Guest's alone, and where it sees it.
+    ///   - domains: whom it can share pages with.
+    ///   - domain: its name there; nil: with nobody.
     ///   - serialOutputs: who takes what the Guest writes to COM1…COM4.
     init(
         _ source: BootSource, memory size: MemorySize, engine: Engine, profile: GuestProfile?,
         devices: [any VirtioDevice], regions: [(region: SharedRegion, address: UInt64)],
+        domains: DomainHouse, domain: String?,
         serialOutputs: [Int: @Sendable ([UInt8]) -> Void],
         note: @escaping @Sendable (String) -> Void
     ) throws {
         requests = try VCPURequests(orThrow: ())
-        memory = try GuestMemory(byteCount: size.bytes)
+        memory = try GuestMemory(
+            byteCount: size.bytes,
+            foreignWindows: domain != nil ? MemoryMap.foreignWindows(ramBytes: size.bytes) : [])
         for (region, address) in regions { try memory.map(region, at: GuestPhysicalAddress(address)) }
         var configuration = PC.Configuration(memory: memory, requests: requests)
         configuration.serialOutputs = serialOutputs
@@ -53,13 +62,26 @@ final class Guest: Machine {
                 window, at: MemoryMap.virtioWindow(slot: slot).rawValue, count: MemoryMap.virtioWindowBytes)
             return window
         }
-        cpu = try engine.makeVCPU(memory, requests, pc.localAPIC, profile: profile)
+        let cpu = try engine.makeVCPU(memory, requests, pc.localAPIC, profile: profile)
+        self.cpu = cpu
+        self.domains = domains
+        xen = try domain.map { name in
+            XenPC(try domains.open(name: name, memory: memory), of: domains, vcpu: cpu, localAPIC: pc.localAPIC)
+        }
+        pc.hypercalls = xen
         try load(source)
     }
 
-    func stopDevices() { for device in virtio { device.reset() } }
+    deinit { if let xen { domains.close(xen.domain) } }
+
+    func stopDevices() {
+        for device in virtio { device.reset() }
+        xen?.end()
+    }
 
     var deviceReport: VirtioReport { VirtioReport(virtio.map(\.transport)) }
+
+    var remarks: [String] { xen?.remarks ?? [] }
 
     func restart(_ source: BootSource) throws {
         stopDevices()
@@ -80,6 +102,7 @@ final class Guest: Machine {
             source.commandLine = commandLine.naming(virtioSlots: machine.virtioSlots)
         }
         let entry = try loadKernel(source, into: memory, rsdp: ACPITables.rsdp)
+        try xen?.begin()
         cpu.withState { entry.apply(to: &$0) }
     }
 

@@ -32,12 +32,18 @@ package struct GuestConfiguration: Sendable {
     package var memory = MemorySize(bytes: 512 << 20)
     package var engine = EngineTable.automatic
     package var restartsOnReboot = true
+    /// It sees Xen, and can share pages with others that do.
+    package var isXen = false
+    /// Its name to others.
+    package var name = "guest"
     /// The kernel's log goes to standard error as it comes.
     package var verbose = false
     /// Where to write what the Guest spent its time on; nil for nowhere.
     package var profile: String?
     /// Files with the names of the Guest's functions: the kernel's, its programs'.
     package var symbols: [String] = []
+    /// Files of the host's that the built initramfs has, too.
+    package var files: [FileOption] = []
     /// The program to run in the Guest, byte for byte; empty for a shell.
     package var command: [[UInt8]] = []
 

@@ -59,6 +59,8 @@ struct GuestFiles {
     ) throws -> GuestFiles {
         var source = kernel.source
         source.commandLine = commandLine(configuration, kernel)
+        // By Xen's own entry: any other way, Linux would look for its grant table in a PCI device.
+        if configuration.isXen, kernel.isLinux { source.preference = .pvh }
         if let path = configuration.initialRAMDisk {
             source.initrd = try readFile(path)
             source.initrdName = path
@@ -79,7 +81,12 @@ struct GuestFiles {
         let tools = try store.folder(of: "busybox-static")
         // /bin is a part of /usr since Debian 13.
         let busybox = try readFile(tools + (Files.exists(tools + "/bin/busybox") ? "/bin/busybox" : "/usr/bin/busybox"))
-        source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded)
+        let files = try configuration.files.map { file in
+            GuestFile(
+                place: file.place, contents: try readFile(file.path),
+                mode: Files.isExecutable(file.path) ? 0o755 : 0o644)
+        }
+        source.initrd = InitialRAMDisk.build(session: session, busybox: busybox, modules: loaded, files: files)
         source.initrdName = "the built initramfs"
         return GuestFiles(source: source, session: configuration.bootsFromDisk ? nil : session)
     }

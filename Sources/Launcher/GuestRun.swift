@@ -76,11 +76,14 @@ final class GuestRun: @unchecked Sendable {
             if kernel.format == .lguest {
                 try LguestMachine(
                     files.source, memory: configuration.memory, engine: engine, profile: profile, host: commons.host,
-                    devices: catalog.devices, regions: regions, print: ports.earlyOutput, note: note)
+                    devices: catalog.devices, regions: regions, domains: commons.domains,
+                    domain: configuration.isXen ? configuration.name : nil, print: ports.earlyOutput, note: note)
             } else {
                 try Guest(
                     files.source, memory: configuration.memory, engine: engine, profile: profile,
-                    devices: catalog.devices, regions: regions, serialOutputs: ports.serialOutputs, note: note)
+                    devices: catalog.devices, regions: regions, domains: commons.domains,
+                    domain: configuration.isXen ? configuration.name : nil, serialOutputs: ports.serialOutputs,
+                    note: note)
             }
     }
 
@@ -92,6 +95,10 @@ final class GuestRun: @unchecked Sendable {
         }
         guard configuration.command.isEmpty || !configuration.bootsFromDisk else {
             throw ConfigurationError("with root= the disk's own programs run: leave it out, or the command")
+        }
+        guard configuration.files.isEmpty || configuration.initialRAMDisk == nil && !configuration.bootsFromDisk else {
+            throw ConfigurationError(
+                "files are put into the initramfs that roost builds: leave --initrd and root= out, or the files")
         }
     }
 

@@ -60,12 +60,26 @@ package struct Session: Equatable, Sendable {
     }
 }
 
+/// A file for the initramfs.
+package struct GuestFile: Sendable {
+    package let place: String
+    package let contents: [UInt8]
+    package let mode: UInt32
+
+    package init(place: String, contents: [UInt8], mode: UInt32) {
+        (self.place, self.contents, self.mode) = (place, contents, mode)
+    }
+}
+
 /// Builds the initramfs.
 package enum InitialRAMDisk {
     /// - Parameters:
     ///   - busybox: the binary, statically linked.
     ///   - modules: in the order in which they can be loaded.
-    package static func build(session: Session, busybox: [UInt8], modules: [KernelModule] = []) -> [UInt8] {
+    ///   - files: what else there is, with its mode; the last of two at one place counts.
+    package static func build(
+        session: Session, busybox: [UInt8], modules: [KernelModule] = [], files: [GuestFile] = []
+    ) -> [UInt8] {
         var archive = CPIOArchive()
         for folder in ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin"] {
             archive.addFolder(folder)
@@ -91,6 +105,7 @@ package enum InitialRAMDisk {
         archive.addFile("etc/roost/command", script(running: session.command), mode: 0o755)
         for module in modules { archive.addFile(String(module.path.drop { $0 == "/" }), module.contents) }
         archive.addFile("etc/roost/modules", modules.map { "/" + $0.path + "\n" }.joined())
+        for file in files { archive.addFile(file.place, file.contents, mode: file.mode) }
         return archive.finished()
     }
 

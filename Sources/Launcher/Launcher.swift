@@ -37,7 +37,9 @@ package struct Launcher {
                 try live(run) {}
             }
         if verbose {
-            StandardStream.error.write(run.machine.report.text(engine: engine.name) + run.machine.deviceReport.text)
+            StandardStream.error.write(
+                run.machine.report.text(engine: engine.name) + run.machine.deviceReport.text
+                    + run.machine.remarks.map { $0 + "\n" }.joined())
         }
         try profiler?.write(engine: engine.name, run.machine.report)
         return end

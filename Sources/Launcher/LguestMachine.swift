@@ -1,3 +1,4 @@
+internal import Grants
 internal import GuestMemory
 internal import HostInterface
 internal import Lguest
@@ -21,6 +22,10 @@ final class LguestMachine: Machine, @unchecked Sendable {
     private let devices: [any VirtioDevice]
     private let engine: Engine
     private let profile: GuestProfile?
+    private let domains: DomainHouse
+    /// What the Guest is to others that see Xen; nil if it does not.
+    private let domain: Domain?
+    private var xen: XenLguest?
     private let print: @Sendable ([UInt8]) -> Void
     private let note: @Sendable (String) -> Void
     /// Until it is in memory.
@@ -37,15 +42,19 @@ final class LguestMachine: Machine, @unchecked Sendable {
     ///   - profile: what the Guest does is written down there; nil to leave it alone.
     ///   - host: Guests of one Host can send to each other.
     ///   - regions: memory that is not the Guest's alone, and where it sees it.
+    ///   - domains: whom it can share pages with.
+    ///   - domain: its name there; nil: with nobody.
     ///   - print: takes the early console's text.
     init(
         _ source: BootSource, memory size: MemorySize, engine: Engine, profile: GuestProfile?, host: LguestHost,
         devices: [any VirtioDevice], regions: [(region: SharedRegion, address: UInt64)],
+        domains: DomainHouse, domain: String?,
         print: @escaping @Sendable ([UInt8]) -> Void, note: @escaping @Sendable (String) -> Void
     ) throws {
         ramBytes = size.bytes
+        let end = size.bytes + LguestBus.pageCount(for: devices) * 4096
         memory = try GuestMemory(
-            byteCount: size.bytes + LguestBus.pageCount(for: devices) * 4096, hasHole: false)
+            byteCount: end, hasHole: false, foreignWindows: domain != nil ? [XenLguest.window(above: end)] : [])
         for (region, address) in regions {
             // Above RAM are the devices' pages, which are memory, too.
             guard address < ramBytes, UInt64(region.byteCount) <= ramBytes - address else {
@@ -59,6 +68,8 @@ final class LguestMachine: Machine, @unchecked Sendable {
         self.engine = engine
         self.profile = profile
         self.host = host
+        self.domains = domains
+        self.domain = try domain.map { [memory] name in try domains.open(name: name, memory: memory) }
         self.devices = devices
         self.print = print
         self.note = note
@@ -78,6 +89,7 @@ final class LguestMachine: Machine, @unchecked Sendable {
         self.image = nil
         let guest = try host.open { [weak self] in try self?.makeCPU($0, $1, $2) ?? { throw HostError("no machine") }()
         }
+        if let domain { guest.xen = try beginXen(domain, guest) }
         let bus = try LguestBus(devices, of: guest, memory: memory, ramBytes: ramBytes, print: print, note: note)
         try guest.initialize(memory: memory, pgdir: pgdir, start: start)
         current.withLock { $0 = guest }
@@ -90,8 +102,16 @@ final class LguestMachine: Machine, @unchecked Sendable {
     ) throws -> any VCPU {
         let cpu = try engine.makeVCPU(memory, requests, interrupts, profile: profile)
         vcpu = cpu
+        xen?.attach(cpu)
         if isSampled { sampler = try Sampler(requests) }
         return cpu
+    }
+
+    private func beginXen(_ domain: Domain, _ guest: LguestGuest) throws -> XenLguest {
+        let xen = XenLguest(domain, of: domains) { [weak guest] irq in try? guest?.raise(irq: irq) }
+        try xen.begin()
+        self.xen = xen
+        return xen
     }
 
     func sampled<Result>(_ body: () throws -> Result) throws -> Result {
@@ -143,13 +163,23 @@ final class LguestMachine: Machine, @unchecked Sendable {
         // The memory stays, and with it the marks of code that this CPU had.
         vcpu?.reset()
         vcpu = nil
+        xen?.end()
+        xen = nil
     }
 
-    func stopDevices() { bus?.stop() }
+    func stopDevices() {
+        bus?.stop()
+        xen?.end()
+    }
+
+    var remarks: [String] { xen?.remarks ?? [] }
 
     var deviceReport: VirtioReport { VirtioReport(bus?.transports ?? []) }
     var serialPorts: [Serial16550?] { [nil, nil, nil, nil] }
 
-    deinit { end() }
+    deinit {
+        end()
+        if let domain { domains.close(domain) }
+    }
 }
 //:

@@ -58,11 +58,15 @@ protocol Machine: AnyObject {
     /// What the devices have done.
     var deviceReport: VirtioReport { get }
 
+    /// What else there is to say at the end, in lines.
+    var remarks: [String] { get }
+
     /// Runs `body` while somebody asks the vCPU, again and again, where it is.
     func sampled<Result>(_ body: () throws -> Result) throws -> Result
 }
 
 extension Machine {
+    var remarks: [String] { [] }
     /// What the engine has done.
     var report: EngineReport { vcpu?.report ?? EngineReport() }
     /// Registers and code, for a report of death.

@@ -53,8 +53,17 @@ struct Run: ParsableCommand {
     @Option(help: ArgumentHelp("The guest's RAM, as in 512M or 2G.", valueName: "size"))
     var memory = "512M"
 
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "A file to have in the guest: FILE[:PLACE], else in /bin; may be given again.", valueName: "file"))
+    var file: [String] = []
+
     @Option(help: ArgumentHelp("What runs the guest's code: \(EngineTable.names).", valueName: "name"))
     var engine = EngineTable.automatic
+
+    @Flag(help: "Show the guest Xen's interface, by which guests share pages.")
+    var xen = false
 
     @Flag(name: .customLong("no-reboot"), help: "End, with status 0, when the guest reboots.")
     var noReboot = false
@@ -95,6 +104,9 @@ struct Run: ParsableCommand {
         do { configuration.disks = try disk.map(DiskOption.init(parsing:)) } catch {
             throw ConfigurationError("--disk: \(error)")
         }
+        do { configuration.files = try file.map(FileOption.init(parsing:)) } catch {
+            throw ConfigurationError("--file: \(error)")
+        }
         do { configuration.network = try NetworkOption(parsing: net) } catch { throw ConfigurationError("\(error)") }
         guard let kind = ConsoleKind(rawValue: console) else {
             let names = ConsoleKind.allCases.map(\.rawValue).joined(separator: " or ")
@@ -102,6 +114,7 @@ struct Run: ParsableCommand {
         }
         configuration.console = kind
         configuration.hasEntropy = rng
+        configuration.isXen = xen
         guard symbols.isEmpty || profile != nil else {
             throw ConfigurationError("--symbols: there is no --profile to use them in")
         }

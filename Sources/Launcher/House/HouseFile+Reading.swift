@@ -37,7 +37,7 @@ struct HouseReader {
     static let houseKeys = ["$schema", "name", "guests", "regions"]
     static let guestKeys = [
         "name", "kernel", "initrd", "append", "memory", "disks", "net", "console", "rng", "engine", "command",
-        "regions", "reboot",
+        "regions", "reboot", "xen", "files",
     ]
 
     func house(_ json: JSON) throws(JSONError) -> HouseFile {
@@ -111,6 +111,14 @@ struct HouseReader {
                 configuration.disks.append(disk)
             }
         }
+        try option("files") { value throws(JSONError) in
+            for element in try array(value, "\"files\"", as: "[\"program:/bin/program\"]") {
+                let text = try string(element, "an element of \"files\"")
+                var file = try parsed(element, "files") { try FileOption(parsing: text) }
+                file.path = besides(file.path)
+                configuration.files.append(file)
+            }
+        }
         try option("net") { value throws(JSONError) in
             let text = try string(value, "\"net\"")
             configuration.network = try parsed(value, "net") { try NetworkOption(parsing: text, in: .house) }
@@ -140,6 +148,8 @@ struct HouseReader {
         try option("reboot") { value throws(JSONError) in
             configuration.restartsOnReboot = try boolean(value, "\"reboot\"")
         }
+        try option("xen") { value throws(JSONError) in configuration.isXen = try boolean(value, "\"xen\"") }
+        configuration.name = name
         // What two keys cannot say together is said of the command.
         if let command = members["command"], !configuration.command.isEmpty {
             try checkCommand(command, members)
