@@ -29,7 +29,13 @@ debian test-debian: DEPENDENCIES += \
 	/sbin/mke2fs:e2fsprogs \
 	/usr/bin/ssh-keygen:openssh-client
 
-.PHONY: help deps swift build library run debian test test-thorough test-debian test-threads guests guest bench fuzz-cpu fuzz-guest \
+# What the programs of Examples/sharing are built with.
+examples demo-grants: DEPENDENCIES += \
+	/usr/bin/cc:gcc \
+	$(INCLUDE)/xen/gntalloc.h:linux-libc-dev \
+	$(INCLUDE)/libxenvchan.h:libxen-dev
+
+.PHONY: help deps swift build library run debian examples demo-grants test test-thorough test-debian test-threads guests guest bench fuzz-cpu fuzz-guest \
 	fuzz-boot fuzz-qcow2 fuzz-house fuzz-virtio fuzz-lguest check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
@@ -77,6 +83,13 @@ run: build ## boots Debian's cloud kernel to a shell (ARGS='--verbose -- uname -
 
 debian: build ## a disk with a whole Debian, debian.ext4 (DISK=FILE, SIZE=2G, PACKAGES='fio dbench')
 	@tools/make-debian $(if $(SIZE),--size '$(SIZE)') $(if $(PACKAGES),--packages '$(PACKAGES)') $(if $(KERNEL),--kernel '$(KERNEL)') '$(or $(DISK),debian.ext4)'
+
+examples: deps ## programs that share pages, for Linux guests: .build/examples/ring and vchan
+	@mkdir -p .build/examples
+	@$(MAKE) --no-print-directory -C Examples/sharing OUT='$(CURDIR)/.build/examples'
+
+demo-grants: build examples ## two Debian guests exchange 1 GB through granted pages (BYTES=4G)
+	@tools/demo-grants
 
 test: deps guests ## builds and runs all tests
 	$(SWIFT) build -c release --build-tests $(FLAGS)

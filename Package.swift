@@ -77,7 +77,7 @@ let package = Package(
         .executableTarget(
             name: "roost",
             dependencies: [
-                "Launcher", "Network", "Storage", "HostInterface",
+                "Launcher", "Grants", "Network", "Storage", "HostInterface",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
@@ -86,7 +86,7 @@ let package = Package(
         .executableTarget(
             name: "CLauncher", dependencies: ["LguestLibrary"], path: "Tests/CLauncher",
             cSettings: [.define("LGUEST_H", to: "\"LguestLibrary-Swift.h\"")]),
-        tests("Launcher", ["Launcher", "Network", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
+        tests("Launcher", ["Launcher", "Grants", "Network", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
         tests("Storage", ["Storage", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),
         tests("Boot", ["Launcher", "HostInterface", "roost"]),

@@ -120,10 +120,13 @@ static void now_they_met(void) {
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-// How much of the ring is in use, if the other side's index can be true.
-static uint64_t used(uint64_t written, uint64_t read, uint64_t size) {
-    if (written - read > size)
-        die("the other side's index is a lie: %" PRIu64 " written, %" PRIu64 " read", written, read);
+// How much of the ring is in use, if the other side's index can be true. All that a guest has granted becomes
+// zeros when the guest dies, its index too, and the sign that it is here.
+static uint64_t used(uint64_t written, uint64_t read, uint64_t size, const char *peer, _Atomic uint8_t *peer_here) {
+    if (written - read > size) {
+        if (atomic_load(peer_here) != HERE) die("the %s is gone, and its guest with it", peer);
+        die("the %s's index is a lie: %" PRIu64 " written, %" PRIu64 " read", peer, written, read);
+    }
     return written - read;
 }
 
@@ -138,7 +141,8 @@ static void send_all(unsigned char *data, uint64_t size, uint64_t total) {
         // In the order against that in which the receiver says them, so that none can be older than the one before.
         bool here = atomic_load(&control->receiver_here) == HERE;
         int verdict = atomic_load_explicit(&control->verdict, memory_order_acquire);
-        uint64_t room = size - used(written, atomic_load_explicit(&control->read, memory_order_acquire), size);
+        uint64_t room = size - used(written, atomic_load_explicit(&control->read, memory_order_acquire), size,
+                                    "receiver", &control->receiver_here);
         uint64_t next = least(quarter, total - written);
         if (verdict) {
             if (verdict != RIGHT || room < size || written < total) die("the receiver has not got what was sent");
@@ -171,12 +175,14 @@ static void receive_all(const unsigned char *data, uint64_t size, uint64_t total
     while (read < total) {
         // First whether it lives: what the dead have written is still read.
         bool here = atomic_load(&control->sender_here) == HERE;
-        uint64_t ready = used(atomic_load_explicit(&control->written, memory_order_acquire), read, size);
+        uint64_t ready = used(atomic_load_explicit(&control->written, memory_order_acquire), read, size, "sender",
+                              &control->sender_here);
         if (ready) {
             uint64_t next = least(least(ready, quarter), size - read % size);
             if (next > total - read) die("the sender has written more than it said");
             size_t fine = stream_check(data + read % size, read, next, &checksum);
             if (fine < next) {
+                if (atomic_load(&control->sender_here) != HERE) die("the sender is gone, and its guest with it");
                 fprintf(stderr, "ring: byte %" PRIu64 " is wrong\n", read + fine);
                 right = false;
                 break;

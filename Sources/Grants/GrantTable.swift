@@ -48,13 +48,13 @@ struct ActiveGrant {
 }
 
 /// What the table says of one grant, and the Host besides.
-package struct GrantEntry: Equatable, Sendable {
-    package var reference: UInt32
-    package var mapper: UInt16
-    package var frame: UInt64
-    package var isReadOnly: Bool
-    package var mappings: Int
-    package var uses: UInt64
+struct GrantEntry: Equatable, Sendable {
+    var reference: UInt32
+    var mapper: UInt16
+    var frame: UInt64
+    var isReadOnly: Bool
+    var mappings: Int
+    var uses: UInt64
 }
 
 /// One domain's grants, version 1. For whoever holds the house's lock.

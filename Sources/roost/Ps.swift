@@ -10,23 +10,18 @@ struct Ps: ParsableCommand {
     var house: String?
 
     func run() throws {
-        var rows = [["HOUSE", "GUEST", "KIND", "STATE", "ENGINE", "MEMORY", "UPTIME", "CPU"]]
+        var table = TextTable(["HOUSE", "GUEST", "KIND", "STATE", "ENGINE", "MEMORY", "UPTIME", "CPU"])
         var failures: [String] = []
         for house in try ControlClient.houses(house) {
             do {
                 var client = try ControlClient(house: house)
-                rows += try client.list().map { Self.row(house, $0) }
+                for guest in try client.list() { table.append(Self.row(house, guest)) }
             } catch {
                 // One that is in trouble hides no other; one that has ended meanwhile is in none.
                 if try ControlClient.houses(nil).contains(house) { failures.append("\(error)") }
             }
         }
-        let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-        for row in rows {
-            let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
-            let line = cells.joined(separator: "  ")
-            StandardStream.output.write(String(line.reversed().drop { $0 == " " }.reversed()) + "\n")
-        }
+        StandardStream.output.write(table.text)
         guard failures.isEmpty else {
             throw SessionEnd(status: 1, message: failures.map { "roost: \($0)\n" }.joined())
         }

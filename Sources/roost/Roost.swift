@@ -9,7 +9,7 @@ struct Roost: ParsableCommand {
         commandName: "roost",
         abstract: "Boots stock x86-64 Linux on a software CPU: no KVM, no root, no set-up.",
         version: "roost 0.1.0",
-        subcommands: [Run.self, Up.self, Ps.self, ConsoleCommand.self, Stop.self, Disk.self])
+        subcommands: [Run.self, Up.self, Ps.self, ConsoleCommand.self, Stop.self, GrantsCommand.self, Disk.self])
 
     /// Every way out is here: what is printed, where, and with which status.
     ///

@@ -1,4 +1,4 @@
-import Glibc
+import HostInterface
 import Grants
 import Synchronization
 import Testing
@@ -184,7 +184,7 @@ struct StoreRandom: RandomNumberGenerator {
 
     /// From ROOST_SEED, or any.
     init(_ test: String) {
-        let text = unsafe getenv("ROOST_SEED").map { unsafe String(cString: $0) }
+        let text = environmentVariable("ROOST_SEED")
         seed = text.flatMap { UInt64($0) } ?? .random(in: 0 ... .max)
         state = seed
         print("\(test): ROOST_SEED=\(seed)")

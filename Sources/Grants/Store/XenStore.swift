@@ -136,8 +136,10 @@ extension StoreState {
         change(.write(home.appending("name"), Array(name.utf8.prefix(limits.valueBytes))))
         change(.write(home.appending("domid"), Array("\(domid)".utf8)))
         change(.write(home.appending("control/platform-feature-xs_reset_watches"), Array("1".utf8)))
-        for directory in ["backend", "cpu", "device", "memory"] { change(.makeDirectory(home.appending(directory))) }
-        for directory in ["attr", "control/shutdown", "data", "drivers", "error", "feature"] {
+        change(.write(home.appending("cpu/0/availability"), Array("online".utf8)))
+        for directory in ["backend", "device", "memory"] { change(.makeDirectory(home.appending(directory))) }
+        let control = ["shutdown", "feature-poweroff", "feature-reboot", "feature-suspend"].map { "control/" + $0 }
+        for directory in control + ["attr", "data", "drivers", "error", "feature"] {
             change(.makeDirectory(home.appending(directory)))
             change(.setPermissions(home.appending(directory), own))
         }

@@ -1,3 +1,4 @@
+package import Grants
 package import HostInterface
 
 /// What the commands ask of the houses that run.
@@ -67,6 +68,17 @@ package struct ControlClient: ~Copyable {
             if frame.kind == .done { return guests }
             guard let guest = GuestStatus(frame) else { throw unexpected(frame) }
             guests.append(guest)
+        }
+    }
+
+    /// What the Guests of the house share.
+    package mutating func shared() throws(HostError) -> [DomainReport] {
+        try send(ControlFrame(.grants))
+        var reader = DomainReportReader()
+        while true {
+            let frame = try next(milliseconds: Self.patience)
+            if frame.kind == .done { return reader.domains }
+            guard reader.take(frame) else { throw unexpected(frame) }
         }
     }
 

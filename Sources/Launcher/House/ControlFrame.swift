@@ -11,6 +11,7 @@
 //     L                  g…  d          a line for each Guest, then done
 //     S  name            d | x          stop it: done once it has ended
 //     C  name            o…  e | x      its console: what it prints, and why it ended
+//     G                  s…  d          what its Guests share: grants, mappings and ports
 //
 // Behind C there may be more, and nothing but:
 //
@@ -18,6 +19,7 @@
 //     W  rows, columns                  the window's size: twice 2 bytes
 //
 //     g  name, kind, state, engine, memory, uptime, CPU time: text, with tabs between; times in ns
+//     s  domain | grant | map | port | more, and its numbers: text, with tabs between
 //     o  bytes                          printed; first some of what was printed before
 //     e, x                              words for a person
 //
@@ -34,6 +36,8 @@ package struct ControlFrame: Equatable, Sendable {
         case list = 0x4c
         case stop = 0x53
         case console = 0x43
+        case grants = 0x47
+        case share = 0x73
         case input = 0x49
         case window = 0x57
         case guest = 0x67

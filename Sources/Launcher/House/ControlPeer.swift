@@ -1,3 +1,4 @@
+internal import Grants
 internal import HostInterface
 
 /// Somebody who has connected to the house, as the house sees them. The main thread's alone.
@@ -56,13 +57,13 @@ final class ControlPeer {
     /// Does what can be done without waiting.
     ///
     /// - Returns: false when they are gone.
-    func serve(_ ready: PollSet.Events, _ members: [HouseMember]) -> Bool {
+    func serve(_ ready: PollSet.Events, _ members: [HouseMember], _ domains: DomainHouse) -> Bool {
         if !ready.isDisjoint(with: [.read, .hangUp, .error]) {
             guard ready.contains(.read), let bytes = UnixSockets.receive(from: socket.rawValue) else { return leave() }
             reader.take(bytes)
         }
         // Once, and not as long as there is more: others wait, too.
-        work(members)
+        work(members, domains)
         guard send() else { return leave() }
         if let deadline, HostClock.monotonicNanoseconds >= deadline { return leave() }
         return isGone || (isLeaving && output.isEmpty) ? leave() : true
@@ -100,10 +101,10 @@ final class ControlPeer {
         return member.printed(from: offset, limit: 1)?.isEmpty == false
     }
 
-    private func work(_ members: [HouseMember]) {
+    private func work(_ members: [HouseMember], _ domains: DomainHouse) {
         while canHear, let frame = reader.next() {
             lastProgress = HostClock.monotonicNanoseconds
-            hear(frame, members)
+            hear(frame, members, domains)
         }
         if reader.isLost, !isLeaving { refuse("this is not how one talks to a house") }
         switch role {
@@ -139,10 +140,13 @@ final class ControlPeer {
         sayGoodbye(ControlFrame(.ended, end.details == nil ? "ended: \(end.reason)" : "died: \(end.reason)"))
     }
 
-    private func hear(_ frame: ControlFrame, _ members: [HouseMember]) {
+    private func hear(_ frame: ControlFrame, _ members: [HouseMember], _ domains: DomainHouse) {
         switch (frame.kind, role) {
         case (.list, .asking):
             for member in members { say(member.status.frame) }
+            say(ControlFrame(.done))
+        case (.grants, .asking):
+            for frame in domains.report.flatMap(\.frames) { say(frame) }
             say(ControlFrame(.done))
         case (.stop, .asking):
             guard let member = find(frame, members) else { return }

@@ -1,3 +1,4 @@
+internal import Grants
 internal import HostInterface
 internal import Synchronization
 
@@ -42,6 +43,7 @@ package struct House: ~Copyable {
     private let log: HouseLog
     private let bell: Bell
     private let socket: ControlSocket
+    private let domains: DomainHouse
 
     /// Makes all of the Guests, and takes the house's name.
     ///
@@ -57,6 +59,7 @@ package struct House: ~Copyable {
         let maker = HouseGuestMaker(isVerbose: isVerbose, progress: progress)
         for (member, guest) in zip(members, file.guests) { try member.make(guest, with: maker) }
         socket = try ControlSocket(claiming: file.name)
+        domains = maker.commons.domains
         self.file = file
         self.members = members
         self.log = log
@@ -115,7 +118,9 @@ package struct House: ~Copyable {
                 bell.signals.drain()
                 for member in members { member.stop() }
             }
-            peers = peers.enumerated().filter { $0.element.serve(awaited.ready(3 + $0.offset), members) }.map(\.element)
+            peers = peers.enumerated().filter {
+                $0.element.serve(awaited.ready(3 + $0.offset), members, domains)
+            }.map(\.element)
             guard awaited.ready(2).contains(.read) else { continue }
             if let connection = UnixSockets.accept(socket.descriptor.rawValue) {
                 peers.append(ControlPeer(connection))

@@ -38,7 +38,7 @@ extension GuestRun: HouseGuest {
 struct HouseGuestMaker {
     let isVerbose: Bool
     let progress: Progress
-    private let commons = Commons()
+    let commons = Commons()
 
     init(isVerbose: Bool, progress: Progress) {
         self.isVerbose = isVerbose
