@@ -26,7 +26,7 @@ internal import Synchronization
 //     on it looks, finds zeros where a byte should say "here", and knows.
 
 /// The Guests of one process that can share pages. Any thread.
-package final class DomainHouse: Sendable {
+public final class DomainHouse: Sendable {
     final class State: @unchecked Sendable {
         private var domains: [UInt16: Domain] = [:]
 
@@ -60,7 +60,7 @@ package final class DomainHouse: Sendable {
     private let state = Mutex(State())
     package let store = XenStore()
 
-    package init() {}
+    public init() {}
 
     func withLock<Result: Sendable, Failure: Error>(
         _ body: (State) throws(Failure) -> Result

@@ -53,6 +53,38 @@ struct ForeignMappingTable {
     }
 }
 
+/// Mappings that lie end to end in the mapper's memory, to be undone together.
+struct ForeignRun {
+    /// For so long the house's lock may be held.
+    static let most = 64
+
+    private(set) var mappings: [(handle: UInt32, mapping: ForeignMapping)] = []
+    var isEmpty: Bool { mappings.isEmpty }
+
+    var pages: Range<UInt64> {
+        let first = mappings.first?.mapping.page ?? 0
+        return first..<first + UInt64(mappings.count)
+    }
+
+    /// Adds the mapping behind the others.
+    ///
+    /// - Returns: whether it was added: without an address there is nothing to undo.
+    /// - Throws: what is wrong with it.
+    mutating func add(_ handle: UInt32, at address: UInt64, of mapper: Domain) throws(GrantStatus) -> Bool {
+        guard let mapping = mapper.mappings[handle] else { throw .badHandle }
+        if address == 0 { return false }
+        guard address == mapping.page << 12 else { throw .generalError }
+        guard !mappings.contains(where: { $0.handle == handle }) else { throw .badHandle }
+        mappings.append((handle, mapping))
+        return true
+    }
+
+    /// Whether a page at that address would lie behind the others.
+    func continues(at address: UInt64) -> Bool {
+        mappings.count < Self.most && (isEmpty || address == pages.upperBound << 12)
+    }
+}
+
 /// One side of a copy.
 struct GrantCopySide {
     /// A reference, or a frame of the caller's own.
@@ -92,14 +124,21 @@ extension DomainHouse.State {
 
     /// GNTTABOP_unmap_grant_ref. Without an address, it undoes nothing.
     func unmap(_ mapper: Domain, handle: UInt32, at address: UInt64) throws(GrantStatus) {
-        guard let mapping = mapper.mappings[handle] else { throw .badHandle }
-        if address == 0 { return }
-        guard address == mapping.page << 12 else { throw .generalError }
-        do throws(Errno) { try mapper.memory.removeForeign(pages: mapping.page..<mapping.page + 1) } catch {
-            throw .generalError
+        var run = ForeignRun()
+        guard try run.add(handle, at: address, of: mapper) else { return }
+        try unmap(mapper, run)
+    }
+
+    /// Undoes several at once: of what it costs to take pages away, the host asks most for each time, not each page.
+    func unmap(_ mapper: Domain, _ run: ForeignRun) throws(GrantStatus) {
+        do throws(Errno) { try mapper.memory.removeForeign(pages: run.pages) } catch { throw .generalError }
+        // Not before nobody can reach the page any more.
+        for (handle, mapping) in run.mappings {
+            mapper.mappings.remove(handle)
+            if !mapping.isSevered {
+                find(mapping.granter)?.grants.unpin(mapping.reference, writing: !mapping.isReadOnly)
+            }
         }
-        mapper.mappings.remove(handle)
-        if !mapping.isSevered { find(mapping.granter)?.grants.unpin(mapping.reference, writing: !mapping.isReadOnly) }
     }
 
     // MARK: Copies

@@ -23,18 +23,18 @@ internal import Synchronization
 // that a Guest has cleared against the rules hurt that Guest only.
 
 /// What GNTTABOP_* say of one element.
-package struct GrantStatus: Error, Equatable, Sendable {
-    package let rawValue: Int16
-    package static let okay = GrantStatus(rawValue: GrantABI.GNTST.okay)
-    package static let generalError = GrantStatus(rawValue: GrantABI.GNTST.generalError)
-    package static let badDomain = GrantStatus(rawValue: GrantABI.GNTST.badDomain)
-    package static let badReference = GrantStatus(rawValue: GrantABI.GNTST.badGntref)
-    package static let badHandle = GrantStatus(rawValue: GrantABI.GNTST.badHandle)
-    package static let badVirtualAddress = GrantStatus(rawValue: GrantABI.GNTST.badVirtAddr)
-    package static let permissionDenied = GrantStatus(rawValue: GrantABI.GNTST.permissionDenied)
-    package static let badPage = GrantStatus(rawValue: GrantABI.GNTST.badPage)
-    package static let badCopyArgument = GrantStatus(rawValue: GrantABI.GNTST.badCopyArg)
-    package static let noSpace = GrantStatus(rawValue: GrantABI.GNTST.noSpace)
+public struct GrantStatus: Error, Equatable, Sendable {
+    public let rawValue: Int16
+    public static let okay = GrantStatus(rawValue: GrantABI.GNTST.okay)
+    public static let generalError = GrantStatus(rawValue: GrantABI.GNTST.generalError)
+    public static let badDomain = GrantStatus(rawValue: GrantABI.GNTST.badDomain)
+    public static let badReference = GrantStatus(rawValue: GrantABI.GNTST.badGntref)
+    public static let badHandle = GrantStatus(rawValue: GrantABI.GNTST.badHandle)
+    public static let badVirtualAddress = GrantStatus(rawValue: GrantABI.GNTST.badVirtAddr)
+    public static let permissionDenied = GrantStatus(rawValue: GrantABI.GNTST.permissionDenied)
+    public static let badPage = GrantStatus(rawValue: GrantABI.GNTST.badPage)
+    public static let badCopyArgument = GrantStatus(rawValue: GrantABI.GNTST.badCopyArg)
+    public static let noSpace = GrantStatus(rawValue: GrantABI.GNTST.noSpace)
 }
 
 /// A grant that somebody has, by map or for the time of a copy.

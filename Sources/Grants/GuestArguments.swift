@@ -26,14 +26,17 @@ struct GuestArguments {
     }
 
     func load<T: BitwiseCopyable>(_ address: UInt64, into value: inout T) -> Bool {
-        unsafe withUnsafeMutableBytes(of: &value) { bytes in
-            walk(address, bytes.count) { place, piece in
-                guard let source = unsafe memory.hostPointer(place, piece.count) else { return false }
-                // GUEST: copied once, and only the copy is looked at.
-                unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[piece]).copyMemory(
-                    from: UnsafeRawBufferPointer(start: source, count: piece.count))
-                return true
-            }
+        unsafe withUnsafeMutableBytes(of: &value) { unsafe load(address, into: $0) }
+    }
+
+    /// As many bytes as there is room for.
+    func load(_ address: UInt64, into room: UnsafeMutableRawBufferPointer) -> Bool {
+        walk(address, room.count) { place, piece in
+            guard let source = unsafe memory.hostPointer(place, piece.count) else { return false }
+            // GUEST: copied once, and only the copy is looked at.
+            unsafe UnsafeMutableRawBufferPointer(rebasing: room[piece]).copyMemory(
+                from: UnsafeRawBufferPointer(start: source, count: piece.count))
+            return true
         }
     }
 
@@ -60,30 +63,15 @@ struct GuestStruct {
     init?(_ arguments: GuestArguments, at address: UInt64, count: Int) {
         precondition(count <= Self.most)
         (self.arguments, self.address, self.count) = (arguments, address, count)
-        for offset in stride(from: 0, to: count, by: 4) {
-            let size = min(4, count - offset)
-            if size == 4 {
-                var word: UInt32 = 0
-                guard arguments.load(address &+ UInt64(offset), into: &word) else { return nil }
-                put(word, at: offset)
-            } else {
-                var half: UInt16 = 0
-                guard arguments.load(address &+ UInt64(offset), into: &half) else { return nil }
-                put(half, at: offset)
-            }
+        let isThere = unsafe withUnsafeMutableBytes(of: &bytes) { bytes in
+            unsafe arguments.load(address, into: UnsafeMutableRawBufferPointer(rebasing: bytes[..<count]))
         }
+        guard isThere else { return nil }
     }
 
     func get<T: FixedWidthInteger & BitwiseCopyable>(_ offset: Int, as type: T.Type = T.self) -> T {
-        var value: T = 0
-        for index in 0..<MemoryLayout<T>.size { value |= T(truncatingIfNeeded: bytes[offset + index]) &<< T(index * 8) }
-        return value
-    }
-
-    private mutating func put<T: FixedWidthInteger>(_ value: T, at offset: Int) {
-        for index in 0..<MemoryLayout<T>.size {
-            bytes[offset + index] = UInt8(truncatingIfNeeded: value &>> T(index * 8))
-        }
+        precondition(offset + MemoryLayout<T>.size <= count)
+        return unsafe withUnsafeBytes(of: bytes) { unsafe $0.loadUnaligned(fromByteOffset: offset, as: T.self) }
     }
 
     /// Puts a result where the Guest will look for it. False: it is not there any more.

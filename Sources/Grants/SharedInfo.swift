@@ -86,6 +86,23 @@ internal import Synchronization
             != 0
     }
 
+    /// What a Guest does when it is called, for a domain that has no CPU: takes all ports that are set and not masked.
+    func takePending() -> [Int] {
+        var ports: [Int] = []
+        while unsafe upcall.pointee.exchange(0, ordering: .sequentiallyConsistent) != 0 {
+            var words = unsafe selector.pointee.exchange(0, ordering: .sequentiallyConsistent)
+            while words != 0 {
+                let first = words.trailingZeroBitCount * 64
+                words &= words &- 1
+                for port in first..<first + 64 where isPending(port) && !isMasked(port) {
+                    clearPending(port)
+                    ports.append(port)
+                }
+            }
+        }
+        return ports
+    }
+
     func clearPending(_ port: Int) {
         unsafe word(XenABI.SharedInfo.evtchnPending, port).pointee.bitwiseAnd(
             ~Self.bit(port), ordering: .sequentiallyConsistent)

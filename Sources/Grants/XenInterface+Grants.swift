@@ -7,10 +7,11 @@ extension XenInterface {
     ) throws(XenError) -> Int64 {
         typealias Operation = GrantABI.GNTTABOP
         let operation = UInt32(truncatingIfNeeded: operation)
+        guard count <= UInt64(Int32.max) else { throw .invalid }
+        if operation == Operation.unmapGrantRef { return try unmap(address, count, arguments) }
         let size =
             switch operation {
             case Operation.mapGrantRef: GrantABI.MapGrantRef.byteCount
-            case Operation.unmapGrantRef: GrantABI.UnmapGrantRef.byteCount
             case Operation.copy: GrantABI.Copy.byteCount
             case Operation.querySize: GrantABI.QuerySize.byteCount
             case Operation.setupTable: GrantABI.SetupTable.byteCount
@@ -18,16 +19,15 @@ extension XenInterface {
             case Operation.getVersion: GrantABI.GetVersion.byteCount
             default: throw .unknown
             }
-        guard count <= UInt64(Int32.max) else { throw .invalid }
         // A page whose rights have become less must not be written to by way of an old translation.
         var isRestricted = false
         defer { if isRestricted { machine.flushTranslations() } }
         for index in 0..<count {
+            if machine.isStopping { throw .errno(.interrupted) }
             let call = try get(arguments, address &+ index &* UInt64(size), size)
             let isThere =
                 switch operation {
                 case Operation.mapGrantRef: map(call, &isRestricted)
-                case Operation.unmapGrantRef: unmap(call)
                 case Operation.copy: copy(call)
                 case Operation.querySize: querySize(call)
                 case Operation.setupTable: setupTable(call, arguments)
@@ -61,14 +61,44 @@ extension XenInterface {
                 ?? true)
     }
 
-    private func unmap(_ call: GuestStruct) -> Bool {
+    /// Pages that follow each other are taken away together.
+    private func unmap(_ address: UInt64, _ count: UInt64, _ arguments: GuestArguments) throws(XenError) -> Int64 {
         typealias Fields = GrantABI.UnmapGrantRef
-        let handle: UInt32 = call.get(Fields.handle)
-        let address: UInt64 = call.get(Fields.hostAddr)
-        let (status, _) = attempt { state throws(GrantStatus) in
-            try state.unmap(self.domain, handle: handle, at: address)
+        var next: UInt64 = 0
+        while next < count {
+            if machine.isStopping { throw .errno(.interrupted) }
+            let first = next
+            // Of those in the run the status is the run's; of the one behind it, its own.
+            let calls = try house.withLock { state throws(XenError) in
+                var run = ForeignRun(), calls: [GuestStruct] = [], statuses: [GrantStatus] = []
+                while first + UInt64(calls.count) < count {
+                    let place = address &+ (first + UInt64(calls.count)) &* UInt64(Fields.byteCount)
+                    let call = try self.get(arguments, place, Fields.byteCount)
+                    let page: UInt64 = call.get(Fields.hostAddr)
+                    guard run.continues(at: page) else { break }
+                    calls.append(call)
+                    do throws(GrantStatus) {
+                        let isAdded = try run.add(call.get(Fields.handle), at: page, of: self.domain)
+                        statuses.append(.okay)
+                        if !isAdded { break }
+                    } catch {
+                        statuses.append(error)
+                        break
+                    }
+                }
+                if !run.isEmpty {
+                    do throws(GrantStatus) { try state.unmap(self.domain, run) } catch {
+                        for index in run.mappings.indices { statuses[index] = error }
+                    }
+                }
+                return zip(calls, statuses).map { ($0, $1) }
+            }
+            for (call, status) in calls {
+                guard call.answer(status.rawValue, at: Fields.status) else { throw .fault }
+            }
+            next += UInt64(calls.count)
         }
-        return call.answer(status.rawValue, at: Fields.status)
+        return 0
     }
 
     private func copy(_ call: GuestStruct) -> Bool {

@@ -64,5 +64,6 @@ package final class XenLguest: XenCalls, XenMachine {
     /// lguest's has a call of its own for that.
     package func shutDown(_ reason: UInt32) -> Bool { false }
 
+    package var isStopping: Bool { vcpu?.requests.pending.contains(.stop) ?? false }
     package func flushTranslations() { vcpu?.flushTranslations() }
 }

@@ -12,6 +12,9 @@ package protocol XenMachine: AnyObject {
     /// The Guest wants its run to end: SHUTDOWN_*. False: not for that reason.
     func shutDown(_ reason: UInt32) -> Bool
 
+    /// Somebody wants the Guest to stop: what may take long is to be left.
+    var isStopping: Bool { get }
+
     /// The rights of a page have become less. On the vCPU's thread.
     func flushTranslations()
 }

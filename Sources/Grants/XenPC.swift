@@ -77,5 +77,6 @@ package final class XenPC: HypercallInterface, XenMachine {
         return true
     }
 
+    package var isStopping: Bool { vcpu.requests.pending.contains(.stop) }
     package func flushTranslations() { vcpu.flushTranslations() }
 }

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <sys/reboot.h>
 #include <sys/wait.h>
 
 #include "grants.h"
@@ -57,7 +58,9 @@ static const char help[] =
     "store watch PATH    store unwatch PATH          store event MS -> PATH\n"
     "store raw TYPE TEXT -> TEXT                     domid -> DOMID\n"
     "ioctl F NUMBER [HEXBYTES|null] -> RESULT HEXBYTES\n"
-    "sleep MS      fork M      crash      kill      exit N\n"
+    "sleep MS      fork M      kill      exit N      crash      reboot      poweroff\n"
+    "storm F PORT MS -> RINGS (as fast as it can)    listen F MS -> RINGS (hears them as fast as it can)\n"
+    "compute MS -> STEPS (how far a sum has come in that time)\n"
     "bench map F DOMID REFS COUNT ROUNDS             bench alloc F DOMID COUNT ROUNDS\n"
     "bench pingpong a|b F PORT ROUNDS (b first; both with nothing pending)\n";
 
@@ -611,6 +614,42 @@ static void bench_pingpong(void) {
            (double)(nanoseconds() - begin) / (double)rounds);
 }
 
+static void storm(void) {
+    int device = file(1);
+    uint64_t port = number(2), rings = 0;
+    int64_t end = nanoseconds() + (int64_t)milliseconds(3) * 1000000;
+    if (trouble) return bad(trouble);
+    for (; nanoseconds() < end; rings++)
+        if (bell_ring(device, (unsigned)port)) return failed();
+    answer(0, "ok %llu", (unsigned long long)rings);
+}
+
+static void listen(void) {
+    uint32_t ports[PORTS];
+    int device = file(1);
+    uint64_t rings = 0;
+    int64_t end = nanoseconds() + (int64_t)milliseconds(2) * 1000000;
+    if (trouble) return bad(trouble);
+    for (int64_t left; (left = end - nanoseconds()) > 0;) {
+        int rung = bell_wait(device, (int)(left / 1000000) + 1, ports, PORTS);
+        if (rung < 0 || (rung && bell_again(device, ports, (size_t)rung))) return failed();
+        rings += (uint64_t)rung;
+    }
+    answer(0, "ok %llu", (unsigned long long)rings);
+}
+
+static void compute(void) {
+    volatile uint64_t sum = 0;
+    uint64_t steps = 0;
+    int64_t end = nanoseconds() + (int64_t)milliseconds(1) * 1000000;
+    if (trouble) return bad(trouble);
+    do {
+        for (int i = 0; i < 10000; i++) sum = (sum ^ sum >> 29) * 0x9E3779B97F4A7C15u + steps;
+        steps += 10000;
+    } while (nanoseconds() < end);
+    answer(0, "ok %llu", (unsigned long long)steps);
+}
+
 // Where the word of this number begins, or the end of the line. One blank is between words, the rest is text.
 static char *from_word(char *line, int word) {
     while (word-- > 0) {
@@ -625,6 +664,13 @@ static void crash(void) {
     if (trigger < 0) return failed();
     ok();
     if (write(trigger, "c", 1) < 0) perror("probe: sysrq-trigger");
+}
+
+// At once, as if nobody were using anything.
+static void end_guest(int how) {
+    ok();
+    sync();
+    if (reboot(how)) perror("probe: reboot");
 }
 
 // One line, one answer; none to an empty line or a comment.
@@ -662,7 +708,12 @@ static void obey(char *line) {
     else if (!strcmp(what, "store")) use_store(from_word(original, 3));
     else if (!strcmp(what, "domid")) domid();
     else if (!strcmp(what, "fork")) fork_with();
+    else if (!strcmp(what, "storm")) storm();
+    else if (!strcmp(what, "listen")) listen();
+    else if (!strcmp(what, "compute")) compute();
     else if (!strcmp(what, "crash")) crash();
+    else if (!strcmp(what, "reboot")) end_guest(RB_AUTOBOOT);
+    else if (!strcmp(what, "poweroff")) end_guest(RB_POWER_OFF);
     else if (!strcmp(what, "bench") && count > 1 && !strcmp(words[1], "map")) bench_map();
     else if (!strcmp(what, "bench") && count > 1 && !strcmp(words[1], "alloc")) bench_alloc();
     else if (!strcmp(what, "bench") && count > 1 && !strcmp(words[1], "pingpong")) bench_pingpong();
