@@ -11,7 +11,7 @@
 //     L                  g…  d          a line for each Guest, then done
 //     S  name            d | x          stop it: done once it has ended
 //     C  name            o…  e | x      its console: what it prints, and why it ended
-//     G                  s…  d          what its Guests share: grants, mappings and ports
+//     M                  s…  d          what its Guests share of memory, and bells
 //
 // Behind C there may be more, and nothing but:
 //
@@ -36,7 +36,7 @@ package struct ControlFrame: Equatable, Sendable {
         case list = 0x4c
         case stop = 0x53
         case console = 0x43
-        case grants = 0x47
+        case grants = 0x4d
         case share = 0x73
         case input = 0x49
         case window = 0x57

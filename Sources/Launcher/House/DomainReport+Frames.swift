@@ -1,9 +1,9 @@
-internal import Grants
+package import Grants
 
 /// What Guests share, on its way to whoever has asked for it: a line for each
 /// domain, and behind it one for each thing that it has.
 extension DomainReport {
-    var frames: [ControlFrame] {
+    package var frames: [ControlFrame] {
         func line(_ words: Any?...) -> ControlFrame {
             ControlFrame(.share, words.map { $0.map { "\($0)" } ?? "" }.joined(separator: "\t"))
         }
@@ -22,11 +22,13 @@ extension DomainReport {
 }
 
 /// Puts the lines together again.
-struct DomainReportReader {
-    private(set) var domains: [DomainReport] = []
+package struct DomainReportReader {
+    package private(set) var domains: [DomainReport] = []
+
+    package init() {}
 
     /// False: that is no such line.
-    mutating func take(_ frame: ControlFrame) -> Bool {
+    package mutating func take(_ frame: ControlFrame) -> Bool {
         var words = frame.text.split(separator: "\t", omittingEmptySubsequences: false)[...]
         guard frame.kind == .share, let kind = words.popFirst() else { return false }
         func number<T: FixedWidthInteger>(_ index: Int, as type: T.Type = T.self) -> T? {
