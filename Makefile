@@ -84,7 +84,7 @@ run: build ## boots Debian's cloud kernel to a shell (ARGS='--verbose -- uname -
 debian: build ## a disk with a whole Debian, debian.ext4 (DISK=FILE, SIZE=2G, PACKAGES='fio dbench')
 	@tools/make-debian $(if $(SIZE),--size '$(SIZE)') $(if $(PACKAGES),--packages '$(PACKAGES)') $(if $(KERNEL),--kernel '$(KERNEL)') '$(or $(DISK),debian.ext4)'
 
-examples: deps ## programs that share pages, for Linux guests: .build/examples/ring and vchan
+examples: deps ## programs that share pages, for Linux guests: .build/examples/ring, vchan and postcard
 	@mkdir -p .build/examples
 	@$(MAKE) --no-print-directory -C Examples/sharing OUT='$(CURDIR)/.build/examples'
 
@@ -184,7 +184,7 @@ contents: ## refreshes the table of contents in JOURNEY.md
 	@sed '/^| [A-Z]:[0-9][0-9][0-9] /d' JOURNEY.md > JOURNEY.md.new && tools/extract --contents >> JOURNEY.md.new && mv JOURNEY.md.new JOURNEY.md
 
 format: ## formats the Swift sources
-	$(SWIFT) format --in-place --recursive Sources Tests Benchmarks Guest/Sources Guest/Package.swift Package.swift
+	$(SWIFT) format --in-place --recursive Sources Tests Examples Benchmarks Guest/Sources Guest/Package.swift Package.swift
 
 clean: ## removes what was built
 	rm -rf .build .build-fuzz .build-tsan Guest/.build

@@ -34,6 +34,8 @@ let package = Package(
     name: "roost",
     products: [
         .executable(name: "roost", targets: ["roost"]),
+        // Guests, and what they share, for programs in Swift.
+        .library(name: "Roost", targets: ["Launcher", "Grants"]),
         .library(name: "lguest", type: .dynamic, targets: ["LguestLibrary"]),
     ],
     dependencies: [
@@ -82,6 +84,9 @@ let package = Package(
             ],
             swiftSettings: settings),
 
+        // A program that is a peer of its Guests, as an example of the library.
+        .executableTarget(
+            name: "Postcards", dependencies: ["Launcher", "Grants"], path: "Examples/host", swiftSettings: settings),
         // A Launcher in C, as an example and a test of the library.
         .executableTarget(
             name: "CLauncher", dependencies: ["LguestLibrary"], path: "Tests/CLauncher",

@@ -1,4 +1,4 @@
-internal import Grants
+public import Grants
 internal import HostInterface
 internal import Synchronization
 
@@ -16,7 +16,7 @@ internal import Synchronization
 // threads only locks that are held for the time of a copy.
 
 /// Runs the Guests of a house file to their ends.
-package struct House: ~Copyable {
+public struct House: ~Copyable {
     /// Who may be connected at once; more have to wait.
     private static let mostPeers = 32
     /// How long those at the socket may take to hear that it is over.
@@ -43,7 +43,8 @@ package struct House: ~Copyable {
     private let log: HouseLog
     private let bell: Bell
     private let socket: ControlSocket
-    private let domains: DomainHouse
+    /// Where its Guests share pages, if they see Xen; a program can join them there as a `HostDomain`.
+    public let domains: DomainHouse
 
     /// Makes all of the Guests, and takes the house's name.
     ///
@@ -66,10 +67,18 @@ package struct House: ~Copyable {
         self.bell = bell
     }
 
+    /// The same from a house file: see docs/house.md.
+    ///
+    /// - Parameter isVerbose: the Guests' kernels' logs go to standard error.
+    /// - Throws: in one line, what is wrong with the file, or with what it names.
+    public init(contentsOf path: String, isVerbose: Bool = false) throws {
+        try self.init(HouseFile(path: path), isVerbose: isVerbose)
+    }
+
     /// Runs them all to their ends.
     ///
     /// - Returns: 0 if all ended well, 70 if one died, else the first that is not 0.
-    package consuming func run() throws -> Int32 {
+    public consuming func run() throws -> Int32 {
         EndSignals.report(to: bell.signals)
         do {
             for member in members { try member.start() }
