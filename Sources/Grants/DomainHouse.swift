@@ -42,7 +42,6 @@ public final class DomainHouse: Sendable {
 
         /// Ends all that goes on between this domain and others.
         func undo(_ domain: Domain) {
-            for (port, _) in domain.channels.open { try? close(domain, port, ringing: true) }
             for (handle, mapping) in domain.mappings.all {
                 try? unmap(domain, handle: handle, at: mapping.page << 12)
             }
@@ -53,6 +52,8 @@ public final class DomainHouse: Sendable {
                     other.mappings.sever(handle)
                 }
             }
+            // Last: whoever wakes up by it looks at once.
+            for (port, _) in domain.channels.open { try? close(domain, port, ringing: true) }
             domain.clear()
         }
     }

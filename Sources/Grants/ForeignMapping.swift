@@ -180,6 +180,11 @@ extension DomainHouse.State {
         guard let granter = find(side.domain) else { throw .badDomain }
         let reference = UInt32(truncatingIfNeeded: side.reference)
         let grant = try granter.grants.pin(reference, for: caller.id, writing: writing, of: granter.memory)
+        // Of one that somebody has mapped, the granter may have put a page of the Host's in front since.
+        guard granter.memory.source(ofPage: grant.frame) == grant.source else {
+            granter.grants.unpin(reference, writing: writing)
+            throw .badPage
+        }
         return Taken(
             memory: granter.memory, address: GuestPhysicalAddress(grant.frame << 12),
             pinned: (granter, reference, writing))

@@ -83,7 +83,9 @@ extension GuestMemory {
 
     /// Whether there is room for a page of another's.
     package func canHoldForeign(page: UInt64) -> Bool {
-        foreignWindows.contains { $0.contains(page << 12) } && state(page) & ForeignPageState.present == 0
+        // GUEST: any 64 bits. Without the first look, the shift would drop what it overflows by.
+        page < addressEnd >> 12 && foreignWindows.contains { $0.contains(page << 12) }
+            && state(page) & ForeignPageState.present == 0
     }
 
     /// Puts another's page where `canHoldForeign` says that there is room.

@@ -64,10 +64,12 @@ package struct GuestMemoryError: Error, CustomStringConvertible, Sendable {
 
     /// Whether it is all pages of others, put where there is no RAM.
     @usableFromInline @inline(never) func containsForeign(_ start: UInt64, _ length: UInt64) -> Bool {
+        // No bytes are asked for as one is, so that there is a page to look at.
+        let length = max(length, 1)
         guard let pageStates = unsafe pageStates, length <= addressEnd, start <= addressEnd &- length else {
             return false
         }
-        let last = (start &+ max(length, 1) &- 1) >> 12
+        let last = (start &+ length &- 1) >> 12
         for page in (start >> 12)...last
         where unsafe pageStates[Int(truncatingIfNeeded: page)] & ForeignPageState.present == 0 { return false }
         return true

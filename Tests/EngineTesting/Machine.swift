@@ -32,8 +32,10 @@ package final class Machine {
         package static let free: UInt16 = 0x40
     }
 
-    package init(_ controller: FakeController? = nil, features: CPUFeatures = .forThisHost) throws {
-        memory = try GuestMemory(byteCount: 4 << 20)
+    package init(
+        _ controller: FakeController? = nil, features: CPUFeatures = .forThisHost, foreignWindows: [Range<UInt64>] = []
+    ) throws {
+        memory = try GuestMemory(byteCount: 4 << 20, foreignWindows: foreignWindows)
         requests = controller?.requests ?? VCPURequests()
         vcpu = try TestedEngine.current.makeVCPU(memory, requests, controller, features: features)
     }

@@ -127,9 +127,11 @@ struct StoreModel {
         }
         for (path, value) in [
             "": "", "/name": "guest", "/domid": "\(domid)", "/control": "", "/backend": "", "/cpu": "", "/device": "",
-            "/memory": "", "/control/platform-feature-xs_reset_watches": "1",
+            "/memory": "", "/control/platform-feature-xs_reset_watches": "1", "/cpu/0": "",
+            "/cpu/0/availability": "online",
         ] { table[home + path] = Node(value: value, permissions: ["n0", "r\(domid)"]) }
-        for path in ["/attr", "/control/shutdown", "/data", "/drivers", "/error", "/feature"] {
+        let control = ["shutdown", "feature-poweroff", "feature-reboot", "feature-suspend"].map { "/control/" + $0 }
+        for path in control + ["/attr", "/data", "/drivers", "/error", "/feature"] {
             table[home + path] = Node(value: "", permissions: ["n\(domid)"])
         }
         return news

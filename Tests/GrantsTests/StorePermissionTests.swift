@@ -97,10 +97,10 @@ import Testing
 
     @Test func aDomainOwnsALimitedNumberOfNodes() {
         var limits = StoreLimits()
-        limits.nodes = 10
+        limits.nodes = 13
         let store = XenStore(limits: limits)
         let (guest, other) = (StoreGuest(store, 1), StoreGuest(store, 2))
-        // Six came with its home.
+        // Nine came with its home.
         #expect(guest.write("data/a/b", "") == "OK|")
         #expect(guest.write("data/c/d/e", "") == "ENOSPC|")
         #expect(store.list("/local/domain/1/data") == ["a"])
@@ -126,8 +126,8 @@ import Testing
 
     @Test func whatADomainOwnsHasALimitedSize() {
         var limits = StoreLimits()
-        // What came with its home: attr, data, drivers, error, feature, shutdown.
-        limits.bytes = 4 + 4 + 7 + 5 + 7 + 8 + 20
+        // What came with its home: attr, data, drivers, error, feature; shutdown and three features below control.
+        limits.bytes = 4 + 4 + 7 + 5 + 7 + 8 + 16 + 14 + 15 + 20
         let store = XenStore(limits: limits)
         let (guest, other) = (StoreGuest(store, 1), StoreGuest(store, 2))
         #expect(guest.write("data/abc/de", "0123456789") == "OK|")

@@ -169,7 +169,7 @@ import Testing
 
     @Test func quotasHoldAtItsEnd() {
         var limits = StoreLimits()
-        limits.nodes = 8
+        limits.nodes = 11
         let guest = StoreGuest(XenStore(limits: limits), 1)
         let id = guest.begin()
         #expect(guest.write("data/a/b", "", transaction: id) == "OK|")

@@ -138,6 +138,37 @@ import X86
         )
     }
 
+    @Test func entersABzImagesKernelByPVH() throws {
+        let kernel = Synthetic.vmlinux(extra: [Synthetic.pvhNote(entry: 0x100_0020)])
+        let bench = try Bench()
+        let image = Synthetic.bzImage(payload: Pack.lz4(kernel))
+        #expect(try bench.load(image).mode == .long)
+        let entry = try bench.load(image, initrd: [1, 2], commandLine: "x", .pvh)
+        #expect(entry.mode == .protected && entry.entry == 0x100_0020)
+        #expect(try bench.read(entry.argument) == UInt32(0x336e_c578))
+        #expect(
+            bench.refusal(Synthetic.bzImage(payload: Pack.lz4(Synthetic.vmlinux())), .pvh)
+                == "cannot boot dir/kernel: it has no PVH entry (pass a kernel with CONFIG_PVH, or do without --xen)")
+        #expect(
+            bench.refusal(Synthetic.bzImage(payload: [0x42, 0x5a, 0x68] + Synthetic.text), .pvh)
+                .contains("a method that only it knows"))
+    }
+
+    /// A kernel that looks for free addresses, to see others' pages at, is not to look among the devices.
+    @Test func whereOthersPagesMayComeTheDeviceHoleIsReserved() throws {
+        for size: UInt64 in [64 << 20, 3 << 30, 5 << 30] {
+            let windows = MemoryMap.foreignWindows(ramBytes: size)
+            let map = MemoryRange.map(of: try GuestMemory(byteCount: size, foreignWindows: windows))
+            #expect(map.contains(MemoryRange(0xd000_0000..<0x1_0000_0000, .reserved)))
+            #expect(map.map(\.start) == map.map(\.start).sorted())
+            for window in windows {
+                #expect(
+                    map.allSatisfy { $0.kind == .reserved || !($0.start..<$0.start + $0.byteCount).overlaps(window) })
+            }
+            #expect(!MemoryRange.map(of: try GuestMemory(byteCount: size)).contains { $0.start == 0xd000_0000 })
+        }
+    }
+
     @Test(arguments: [true, false]) func entersPVH(wide: Bool) throws {
         let bench = try Bench()
         let segment = Synthetic.Segment(
