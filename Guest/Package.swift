@@ -47,6 +47,9 @@ let package = Package(
         program("diskcat", "Samples/diskcat"),
         program("dice", "Samples/dice"),
         program("chat", "Samples/chat"),
+        program("lend", "Samples/lend"),
+        program("ping", "Samples/ping"),
+        program("pipe", "Samples/pipe"),
         program("httpd", "Samples/httpd", ["GuestKit", "GuestNet"]),
         // No sample: what SampleTests has GuestKit tried by.
         program("exercise", "Exercise"),

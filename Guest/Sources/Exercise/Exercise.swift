@@ -11,6 +11,7 @@ import GuestKit
         bus()
         disk()
         memory()
+        if Xen.isPresent { Sharing.check() }
         end(Boot.word("end") ?? "")
     }
 

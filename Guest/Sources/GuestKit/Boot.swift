@@ -49,5 +49,20 @@ public enum Boot {
 
     /// The same as a number: decimal, or hexadecimal after `0x`.
     public static func number(_ name: StaticString) -> UInt64? { word(name)?.number }
+
+    /// The same as a number of bytes, which may end in K, M or G.
+    public static func bytes(_ name: StaticString) -> UInt64? {
+        guard var word = word(name), !word.isEmpty else { return nil }
+        let shift: UInt64
+        switch word[word.count - 1] {
+        case UInt8(ascii: "K"): shift = 10
+        case UInt8(ascii: "M"): shift = 20
+        case UInt8(ascii: "G"): shift = 30
+        default: return word.number
+        }
+        word.removeLast()
+        guard let number = word.number, number <= .max >> shift else { return nil }
+        return number << shift
+    }
 }
 //:

@@ -17,6 +17,9 @@ public enum Pages {
     /// Memory from `address` on is somebody else's: shared with other Guests, say.
     public static func stop(before address: UInt64) { end = min(end, address) }
 
+    /// How many could still be taken.
+    static var left: Int { end > next ? Int(end - next) / size : 0 }
+
     /// `count` pages in a row, all zeros. Ends the Guest if there are no more.
     public static func take(_ count: Int = 1) -> Region {
         let bytes = UInt64(count) * UInt64(size)

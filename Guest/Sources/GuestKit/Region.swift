@@ -65,14 +65,52 @@ internal import Synchronization
         unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt16>.self).pointee.store(value, ordering: .releasing)
     }
 
-    func loadAcquiringWord(_ offset: Int) -> UInt32 {
+    /// What another CPU may change while we look: whoever sees the value sees what was stored before it, too.
+    /// `offset` is a multiple of 4.
+    public func loadAcquiringWord(_ offset: Int) -> UInt32 {
         check(offset, 4)
         return unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt32>.self).pointee.load(ordering: .acquiring)
     }
 
-    func storeReleasingWord(_ value: UInt32, at offset: Int) {
+    /// Puts the value there once everything that was stored before can be seen. `offset` is a multiple of 4.
+    public func storeReleasingWord(_ value: UInt32, at offset: Int) {
         check(offset, 4)
         unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt32>.self).pointee.store(value, ordering: .releasing)
+    }
+
+    /// Puts another value there, and says what was there before. Nothing comes in between, and no load or store
+    /// passes it. `offset` is a multiple of 4.
+    @discardableResult public func exchangeWord(_ value: UInt32, at offset: Int) -> UInt32 {
+        check(offset, 4)
+        return unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt32>.self).pointee.exchange(
+            value, ordering: .sequentiallyConsistent)
+    }
+
+    func loadAcquiringBits(_ offset: Int) -> UInt64 {
+        check(offset, 8)
+        return unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt64>.self).pointee.load(ordering: .acquiring)
+    }
+
+    /// Clears these bits, and says what was there before.
+    @discardableResult func clearBits(_ bits: UInt64, at offset: Int) -> UInt64 {
+        check(offset, 8)
+        return unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt64>.self).pointee.bitwiseAnd(
+            ~bits, ordering: .sequentiallyConsistent
+        ).oldValue
+    }
+
+    /// Sets these bits.
+    func setBits(_ bits: UInt64, at offset: Int) {
+        check(offset, 8)
+        unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt64>.self).pointee.bitwiseOr(
+            bits, ordering: .sequentiallyConsistent)
+    }
+
+    /// A store that nothing passes, in either direction.
+    func storeByteInOrder(_ value: UInt8, at offset: Int) {
+        check(offset, 1)
+        unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt8>.self).pointee.store(
+            value, ordering: .sequentiallyConsistent)
     }
 
     // SAFETY: each caller has checked its bytes; whoever made the region answers for the rest.
@@ -86,6 +124,12 @@ internal import Synchronization
 }
 
 extension Region {
+    /// For code that is shared with the Host, which has its own bounds.
+    var bytes: UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(
+            start: UnsafeMutableRawPointer(bitPattern: UInt(address)), count: count)
+    }
+
     /// The bytes of a literal, which are the program's own.
     public init(_ text: StaticString) {
         self.init(

@@ -71,6 +71,12 @@ public struct Text: ExpressibleByStringInterpolation {
         count += 1
     }
 
+    /// Takes the last byte away, of which there must be one.
+    mutating func removeLast() {
+        precondition(count > 0)
+        count -= 1
+    }
+
     /// Adds as much of it as there is room for.
     public mutating func append(_ literal: StaticString) {
         let region = Region(literal)

@@ -29,6 +29,21 @@ static inline uint64_t guest_time_stamp(void) {
     return (uint64_t)high << 32 | low;
 }
 
+struct guest_cpuid {
+    uint32_t eax, ebx, ecx, edx;
+};
+
+static inline struct guest_cpuid guest_cpuid(uint32_t leaf) {
+    struct guest_cpuid result;
+    __asm__ volatile("cpuid"
+                     : "=a"(result.eax), "=b"(result.ebx), "=c"(result.ecx), "=d"(result.edx)
+                     : "a"(leaf), "c"(0));
+    return result;
+}
+
+// To a CPU that waits for another to write something.
+static inline void guest_pause(void) { __asm__ volatile("pause" ::: "memory"); }
+
 static inline uint64_t guest_cr2(void) {
     uint64_t value;
     __asm__ volatile("movq %%cr2, %0" : "=r"(value));
