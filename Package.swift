@@ -86,7 +86,8 @@ let package = Package(
 
         // A program that is a peer of its Guests, as an example of the library.
         .executableTarget(
-            name: "Postcards", dependencies: ["Launcher", "Grants"], path: "Examples/host", swiftSettings: settings),
+            name: "Postcards", dependencies: ["Launcher", "Grants"], path: "Examples/host",
+            exclude: ["postcards.json"], swiftSettings: settings),
         // A Launcher in C, as an example and a test of the library.
         .executableTarget(
             name: "CLauncher", dependencies: ["LguestLibrary"], path: "Tests/CLauncher",

@@ -40,21 +40,22 @@ grep -q '^borrower *| workload end' "$out/grants.output" || die "the borrower: $
 
 # MARK: Two guests in Swift
 
-pipe_guest() { # name append
-    printf '{ "name": "%s", "kernel": "%s/.build/guests/pipe.elf", "memory": "64M", "engine": "%s", "xen": true, "append": "%s" }' \
-        "$1" "$PWD" "$engine" "$2"
+pipe_guest() { # name
+    printf '{ "name": "%s", "kernel": "%s/.build/guests/pipe.elf", "memory": "16M", "engine": "%s", "xen": true, ' \
+        "$1" "$PWD" "$engine"
+    echo '"append": "bytes=4G" }'
 }
 {
     echo '{ "guests": ['
-    pipe_guest lender 'role=lender peer=2 bytes=2G'
+    pipe_guest lender
     echo ,
-    pipe_guest borrower 'role=borrower peer=1 bytes=2G'
+    pipe_guest borrower
     echo '] }'
 } >"$out/pipe-house.json"
 for run in $(seq "$grants_runs"); do
     say "two guests in Swift, run $run of $grants_runs"
     timeout 60 "$roost" up "$out/pipe-house.json" 2>"$out/pipe.errors" | tr -d '\r' |
-        sed -n 's/^borrower *| pipe .*MBps=\([0-9]*\) memcpyMBps=\([0-9]*\).*/result pipe-MBps \1\nresult memcpy-MBps \2/p' \
+        sed -n 's/^lender *| pipe .* MBps=\([0-9]*\) memcpyMBps=\([0-9]*\).*/result pipe-MBps \1\nresult memcpy-MBps \2/p' \
             >"$out/grants-swift.$run" || die "the guests in Swift do not end well: $(tail -1 "$out/pipe.errors")"
 done
 load_after=$(cut -d' ' -f1 /proc/loadavg)
