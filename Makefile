@@ -104,11 +104,11 @@ test-debian: debian ## a whole Debian: login, ssh, reboot, poweroff (DISK=FILE a
 	$(SWIFT) build -c release --build-tests $(FLAGS)
 	ROOST_DEBIAN='$(or $(DISK),debian.ext4)' $(SWIFT) test -c release --skip-build $(FLAGS) --filter DebianTests
 
-test-threads: deps ## virtio devices and their drivers, networks and lguest's Host under the thread sanitizer
-	ROOST_TESTS=Virtio,Network,Lguest $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
-	ROOST_TESTS=Virtio,Network,Lguest TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
+test-threads: deps ## virtio devices and their drivers, networks, lguest's Host and grants under the thread sanitizer
+	ROOST_TESTS=Virtio,Network,Lguest,Grants $(SWIFT) build -c release --sanitize thread --build-tests --scratch-path .build-tsan $(FLAGS)
+	ROOST_TESTS=Virtio,Network,Lguest,Grants TSAN_OPTIONS='suppressions=$(CURDIR)/Tests/CSanitizer/suppressions $(TSAN_OPTIONS)' \
 	$(SWIFT) test -c release --sanitize thread --skip-build --scratch-path .build-tsan $(FLAGS) \
-		--filter 'VirtioTests|NetworkTests|LguestTests.(Bind|Send|SharedKey|Ring|Bus|CloseOfPeers|DMAModel|Noise)'
+		--filter 'VirtioTests|NetworkTests|LguestTests.(Bind|Send|SharedKey|Ring|Bus|CloseOfPeers|DMAModel|Noise)|GrantsTests.(Store|Domain|Event|GrantMap|HostDomain)'
 
 # The samples, in their own words: Guest/Sources/Samples. For a machine without a
 # system, so with a triple of their own; the linker leaves the symbols in.

@@ -24,6 +24,8 @@ package final class Domain: @unchecked Sendable {
     /// Where in the Guest's memory the special pages are, by page.
     private var places: [Int: UInt64] = [:]
     var storePort: Int?
+    /// It is about to end: nobody begins anything with it any more.
+    var isLeaving = false
     /// Interrupts the Guest, once it has said how.
     var upcall: (@Sendable () -> Void)?
 

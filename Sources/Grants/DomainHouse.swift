@@ -30,7 +30,10 @@ public final class DomainHouse: Sendable {
     final class State: @unchecked Sendable {
         private var domains: [UInt16: Domain] = [:]
 
-        func find(_ id: UInt16) -> Domain? { domains[id] }
+        /// Whoever can be had to do with.
+        func find(_ id: UInt16) -> Domain? { domains[id].flatMap { $0.isLeaving ? nil : $0 } }
+        /// The other end of what there is already: also of one that is about to end.
+        func peer(_ id: UInt16) -> Domain? { domains[id] }
         var all: [Domain] { domains.values.sorted { $0.id < $1.id } }
         var mappingCount: Int { domains.values.reduce(0) { $0 + $1.mappings.count } }
 
@@ -40,19 +43,31 @@ public final class DomainHouse: Sendable {
         func insert(_ domain: Domain) { domains[domain.id] = domain }
         func remove(_ domain: Domain) { domains[domain.id] = nil }
 
-        /// Ends all that goes on between this domain and others.
-        func undo(_ domain: Domain) {
-            for (handle, mapping) in domain.mappings.all {
-                try? unmap(domain, handle: handle, at: mapping.page << 12)
+        /// Ends a part of what goes on between others and one that is leaving: some pages, for it takes time.
+        ///
+        /// - Returns: whether there is more.
+        func undoSome(_ domain: Domain) -> Bool {
+            let own = domain.mappings.some(ForeignRun.most) { _ in true }
+            for (handle, mapping) in own {
+                do throws(GrantStatus) { try unmap(domain, handle: handle, at: mapping.page << 12) } catch {
+                    // The host has no room for the change. It stays in use, so that nobody gets the page meanwhile.
+                    domain.mappings.remove(handle)
+                }
             }
-            for other in all where other !== domain {
-                for (handle, mapping) in other.mappings.all
-                where mapping.granter == domain.id && !mapping.isSevered {
+            if !own.isEmpty { return true }
+            for other in all {
+                let lost = other.mappings.some(ForeignRun.most) { $0.granter == domain.id && !$0.isSevered }
+                for (handle, mapping) in lost {
                     other.memory.severForeign(page: mapping.page)
                     other.mappings.sever(handle)
                 }
+                if !lost.isEmpty { return true }
             }
-            // Last: whoever wakes up by it looks at once.
+            return false
+        }
+
+        /// Ends the rest. Whoever wakes up by it looks at once, and finds zeros.
+        func undoRest(_ domain: Domain) {
             for (port, _) in domain.channels.open { try? close(domain, port, ringing: true) }
             domain.clear()
         }
@@ -96,7 +111,13 @@ public final class DomainHouse: Sendable {
     /// It has ended, or begins anew. Its devices have stopped.
     package func end(_ domain: Domain) {
         store.release(domid: domain.id)
-        state.withLock { $0.undo(domain) }
+        // From now on it can be nobody's peer. The lock is let go between some pages and the next: others have work.
+        state.withLock { _ in domain.isLeaving = true }
+        while state.withLock({ $0.undoSome(domain) }) {}
+        state.withLock { state in
+            state.undoRest(domain)
+            domain.isLeaving = false
+        }
     }
 
     /// It will not come back.

@@ -116,7 +116,7 @@ extension DomainHouse.State {
         switch domain.channels[port].state {
         case .closed: throw .invalid
         case .interdomain(let remote, let remotePort):
-            if let peer = find(remote), !(peer === domain && remotePort == port) {
+            if let peer = peer(remote), !(peer === domain && remotePort == port) {
                 peer.channels[remotePort].state = .unbound(remote: domain.id)
                 if ringing { peer.setPending(remotePort) }
             }

@@ -48,6 +48,19 @@ struct ForeignMappingTable {
 
     mutating func sever(_ handle: UInt32) { slots[Int(handle)]?.isSevered = true }
 
+    /// The first so many that are as wanted.
+    func some(
+        _ count: Int, _ isWanted: (ForeignMapping) -> Bool
+    ) -> [(handle: UInt32, mapping: ForeignMapping)] {
+        var found: [(handle: UInt32, mapping: ForeignMapping)] = []
+        for (handle, slot) in slots.enumerated() {
+            guard let slot, isWanted(slot) else { continue }
+            found.append((UInt32(handle), slot))
+            if found.count == count { break }
+        }
+        return found
+    }
+
     var all: [(handle: UInt32, mapping: ForeignMapping)] {
         slots.enumerated().compactMap { index, slot in slot.map { (UInt32(index), $0) } }
     }
@@ -136,7 +149,7 @@ extension DomainHouse.State {
         for (handle, mapping) in run.mappings {
             mapper.mappings.remove(handle)
             if !mapping.isSevered {
-                find(mapping.granter)?.grants.unpin(mapping.reference, writing: !mapping.isReadOnly)
+                peer(mapping.granter)?.grants.unpin(mapping.reference, writing: !mapping.isReadOnly)
             }
         }
     }
