@@ -3,7 +3,7 @@
 // gntdev.h, evtchn.h), in Swift's case; offsets and sizes are in bytes, and of
 // 64-bit machines.
 
-//D:400 A page lent to a neighbour
+//D:240 A page lent to a neighbour
 //
 // A domain that wants to share a page does not ask anybody. It has a table in
 // its own memory, which the hypervisor reads too, and writes there: this frame,

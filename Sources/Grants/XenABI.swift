@@ -3,7 +3,7 @@
 // vcpu.h, features.h, hvm/), in Swift's case; offsets and sizes are in bytes, and
 // of x86-64.
 
-//D:405 What a guest of Xen's expects
+//D:245 What a guest of Xen's expects
 //
 // A hypercall is a number in RAX and up to five arguments in RDI, RSI, RDX,
 // R10 and R8. Most take an operation first, then the address of a struct, which
@@ -11,14 +11,8 @@
 // tables. The answer is in RAX, and if it is negative, it is an errno.
 //
 // An event channel has two ends, each with a port, and carries no data: only
-// that something happened. A port is one bit in each of two arrays of the
-// page that hypervisor and guest share, pending and mask; which word of them
-// to look at is one bit in the CPU's own struct; and that there is anything to
-// look at is one byte there. Three levels so that nobody ever searches 4096
-// bits:
-//
-//      vcpu_info.upcall_pending → vcpu_info.pending_sel → shared_info.evtchn_pending
-//              a byte                   64 bits                  64 × 64 bits
+// that something happened. D:250 draws how the guest is told, D:260 how two ends
+// meet.
 
 /// Hypercalls, event channels and the pages that a guest shares with Xen.
 public enum XenABI {
