@@ -92,7 +92,8 @@ let package = Package(
         .executableTarget(
             name: "CLauncher", dependencies: ["LguestLibrary"], path: "Tests/CLauncher",
             cSettings: [.define("LGUEST_H", to: "\"LguestLibrary-Swift.h\"")]),
-        tests("Launcher", ["Launcher", "Grants", "Network", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
+        tests(
+            "Launcher", ["Launcher", "Grants", "Network", "Translator", "VirtualCPU", "GuestMemory", "HostInterface"]),
         tests("Storage", ["Storage", "HostInterface"]),
         tests("Command", ["HostInterface", "CHost", "roost"]),
         tests("Boot", ["Launcher", "HostInterface", "roost"]),
@@ -147,7 +148,8 @@ let package = Package(
         tests(
             "Grants",
             [
-                "EngineTesting", "CPUOracle", "Grants", "Lguest", "Platform", "VirtualCPU", "X86", "GuestMemory",
+                "CSanitizer", "EngineTesting", "CPUOracle", "Grants", "Lguest", "Platform", "VirtualCPU", "X86",
+                "GuestMemory",
                 "HostInterface",
             ]),
         tests(
