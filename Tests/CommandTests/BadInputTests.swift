@@ -35,6 +35,15 @@ import Testing
         expectOneLine(try Command.run("run", "--initrd", "/dev/null", "--", "true"), status: 64, naming: "--initrd")
     }
 
+    @Test func sharing() throws {
+        expectOneLine(try Command.run("run", "--file", "a:b"), status: 64, naming: "--file", "'b'", "slash")
+        expectOneLine(try Command.run("run", "--file", "/nonexistent/a"), status: 1, naming: "/nonexistent/a")
+        expectOneLine(try Command.run("run", "--file", "a", "--initrd", "/dev/null"), status: 64, naming: "--initrd")
+        expectOneLine(try Command.run("run", "--xen", "--kernel", "/bin/true"), status: 1, naming: "/bin/true", "--xen")
+        expectOneLine(try Command.run("grants", "--house", "nowhere"), status: 1, naming: "nowhere")
+        expectOneLine(try Command.run("grants", "stray"), status: 64, naming: "stray")
+    }
+
     @Test func filesThatCannotBeRead() throws {
         expectOneLine(
             try Command.run("run", "--kernel", "/nonexistent/vmlinuz"), status: 1, naming: "/nonexistent/vmlinuz")

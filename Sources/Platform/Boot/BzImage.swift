@@ -69,9 +69,7 @@ extension KernelLoader {
             throw source.refuse("its payload is for ELF machine \(elf.machine)", advice: "pass an x86-64 kernel")
         }
         guard source.preference == .pvh else { return try enterLinux(elf, header) }
-        guard let entry = KernelFormat.pvhEntry(of: elf) else {
-            throw source.refuse("it has no PVH entry", advice: "pass a kernel with CONFIG_PVH, or do without --xen")
-        }
+        guard let entry = KernelFormat.pvhEntry(of: elf) else { throw source.withoutPVH }
         return try enterPVH(elf, entry)
     }
 

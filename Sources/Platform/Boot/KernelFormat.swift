@@ -88,12 +88,19 @@ package enum KernelFormat: Equatable, Sendable {
     }
 
     private static func mismatch(_ source: BootSource) -> HostError {
-        source.refuse("it has no entry for the \(source.preference) protocol", advice: "leave the protocol to be found")
+        source.preference == .pvh
+            ? source.withoutPVH
+            : source.refuse(
+                "it has no entry for the \(source.preference) protocol", advice: "leave the protocol to be found")
     }
 }
 //:
 
 extension BootSource {
+    var withoutPVH: HostError {
+        refuse("it has no PVH entry", advice: "pass a kernel with CONFIG_PVH, or do without --xen")
+    }
+
     package func refuse(_ failure: ELFImage.Failure) -> HostError {
         switch failure {
         case .notELF: refuse("it is not an ELF file", advice: "the file is damaged: fetch it again")
