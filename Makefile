@@ -36,7 +36,7 @@ examples demo-grants: DEPENDENCIES += \
 	$(INCLUDE)/libxenvchan.h:libxen-dev
 
 .PHONY: help deps swift build library run debian examples demo-grants test test-thorough test-debian test-threads guests guest bench fuzz-cpu fuzz-guest \
-	fuzz-boot fuzz-qcow2 fuzz-house fuzz-virtio fuzz-lguest check contents format clean $(CHAPTERS) Beer
+	fuzz-boot fuzz-qcow2 fuzz-house fuzz-virtio fuzz-lguest fuzz-grants check contents format clean $(CHAPTERS) Beer
 
 help: ## this list
 	@echo 'Roost boots stock x86-64 Linux on a software CPU. Two commands to start with:'
@@ -174,6 +174,12 @@ fuzz-lguest: deps ## Guests on lguest's bus under libFuzzer (SECONDS=60 for each
 		ASAN_OPTIONS=detect_leaks=0 MODE=$$mode .build-fuzz/release/FuzzLguest -max_total_time=$(or $(SECONDS),60) -max_len=2048 \
 			-artifact_prefix=fuzz-out/ fuzz-out/lguest-$$mode || exit 1; \
 	done
+
+fuzz-grants: deps ## a Guest that sees Xen, and its neighbour, under libFuzzer (SECONDS=60)
+	$(FUZZ) FuzzGrants
+	@mkdir -p fuzz-out/grants
+	ASAN_OPTIONS=detect_leaks=0 .build-fuzz/release/FuzzGrants -max_total_time=$(or $(SECONDS),60) -max_len=2048 \
+		-artifact_prefix=fuzz-out/ fuzz-out/grants
 
 check: deps ## builds all of it with warnings as errors, and reads the journey for broken passages
 	$(SWIFT) build -c release --build-tests -Xswiftc -warnings-as-errors

@@ -189,6 +189,7 @@ if Context.environment["ROOST_FUZZ"] != nil {
             swiftSettings: settings + [.unsafeFlags(["-parse-as-library"])])
     }
     package.targets += [
+        fuzzer("Grants", ["Grants", "X86", "GuestMemory", "HostInterface"]),
         fuzzer("Lguest", ["LguestTesting", "HostInterface"]),
         fuzzer("Boot", ["Platform", "VirtualCPU", "GuestMemory", "HostInterface"]),
         fuzzer("House", ["Launcher"]),

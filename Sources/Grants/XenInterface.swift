@@ -1,5 +1,5 @@
 internal import GuestMemory
-internal import HostInterface
+package import HostInterface
 package import X86
 
 //D:290 Asking as Xen's Guests do
@@ -89,7 +89,7 @@ package final class XenInterface {
     ///
     /// - Parameter address: where the Guest is to see the page that it shares with the store.
     /// - Throws: what the host lacks.
-    func begin(storeAt address: UInt64) throws(HostError) {
+    package func begin(storeAt address: UInt64) throws(HostError) {
         do throws(Errno) {
             try house.withLock { _ throws(Errno) in try domain.place(Domain.SpecialPage.store, at: address >> 12) }
         } catch { throw HostError("cannot map the store's page", errno: error) }
