@@ -64,7 +64,7 @@ let package = Package(
         room("Virtio", ["Platform", "GuestMemory", "HostInterface"]),
         room("VirtioDevices", ["Virtio", "Network", "Storage", "GuestMemory", "HostInterface"]),
         room("Lguest", ["Virtio", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
-        room("Grants", ["Lguest", "Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
+        room("Grants", ["Platform", "VirtualCPU", "X86", "GuestMemory", "HostInterface"]),
         // lguest's Host for programs that are not ours: `make library`.
         room(
             "LguestLibrary",

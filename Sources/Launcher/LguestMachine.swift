@@ -25,7 +25,7 @@ final class LguestMachine: Machine, @unchecked Sendable {
     private let domains: DomainHouse
     /// What the Guest is to others that see Xen; nil if it does not.
     private let domain: Domain?
-    private var xen: XenLguest?
+    private var xen: XenLines?
     private let print: @Sendable ([UInt8]) -> Void
     private let note: @Sendable (String) -> Void
     /// Until it is in memory.
@@ -54,7 +54,7 @@ final class LguestMachine: Machine, @unchecked Sendable {
         ramBytes = size.bytes
         let end = size.bytes + LguestBus.pageCount(for: devices) * 4096
         memory = try GuestMemory(
-            byteCount: end, hasHole: false, foreignWindows: domain != nil ? [XenLguest.window(above: end)] : [])
+            byteCount: end, hasHole: false, foreignWindows: domain != nil ? [XenLines.window(above: end)] : [])
         for (region, address) in regions {
             // Above RAM are the devices' pages, which are memory, too.
             guard address < ramBytes, UInt64(region.byteCount) <= ramBytes - address else {
@@ -107,8 +107,8 @@ final class LguestMachine: Machine, @unchecked Sendable {
         return cpu
     }
 
-    private func beginXen(_ domain: Domain, _ guest: LguestGuest) throws -> XenLguest {
-        let xen = XenLguest(domain, of: domains) { [weak guest] irq in try? guest?.raise(irq: irq) }
+    private func beginXen(_ domain: Domain, _ guest: LguestGuest) throws -> XenLines {
+        let xen = XenLines(domain, of: domains, lines: 1..<LguestIRQ.count) { [weak guest] irq in try? guest?.raise(irq: irq) }
         try xen.begin()
         self.xen = xen
         return xen
@@ -182,4 +182,7 @@ final class LguestMachine: Machine, @unchecked Sendable {
         if let domain { domains.close(domain) }
     }
 }
+
+/// Guests on lguest's bus call Xen by numbers of lguest's.
+extension XenLines: XenCalls {}
 //:

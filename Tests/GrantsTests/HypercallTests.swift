@@ -494,7 +494,7 @@ private let noEntry: Int64 = -2
 }
 
 /// The interface on lguest's machine.
-@Suite struct XenLguestTests {
+@Suite struct XenLinesTests {
     private final class Lines: Sendable {
         let raised = Mutex<[Int]>([])
     }
@@ -504,7 +504,7 @@ private let noEntry: Int64 = -2
         let guest = try XenGuest(in: house, name: "anna")
         defer { guest.close() }
         let lines = Lines()
-        let lguest = XenLguest(guest.domain, of: house) { irq in lines.raised.withLock { $0.append(irq) } }
+        let lguest = XenLines(guest.domain, of: house, lines: 1..<32) { irq in lines.raised.withLock { $0.append(irq) } }
         lguest.end()
         try lguest.begin()
         guest.place()
@@ -546,7 +546,7 @@ private let noEntry: Int64 = -2
 
     @Test(arguments: [1 << 20, 2 << 20, (2 << 20) + 4096, 64 << 20] as [UInt64])
     func theWindowBeginsWithALargePage(_ end: UInt64) {
-        let window = XenLguest.window(above: end)
+        let window = XenLines.window(above: end)
         #expect(window.lowerBound >= end && window.lowerBound < end + 2 << 20)
         #expect(window.lowerBound % (2 << 20) == 0)
         #expect(window.count == 256 << 20)

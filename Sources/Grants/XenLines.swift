@@ -1,13 +1,13 @@
 package import HostInterface
-internal import Lguest
 package import VirtualCPU
 internal import GuestMemory
 internal import X86
 
-/// Xen's interface on lguest's machine: hypercalls by their own numbers,
-/// interrupts by lguest's.
-package final class XenLguest: XenCalls, XenMachine {
-    private let raise: @Sendable (_ irq: Int) -> Void
+/// Xen's interface on a machine that is no PC: whoever owns it hands the
+/// hypercalls on, and it interrupts its Guest by numbers of its own.
+package final class XenLines: XenMachine {
+    private let lines: Range<Int>
+    private let raise: @Sendable (_ line: Int) -> Void
     private var interface: XenInterface!
     private unowned var vcpu: (any VCPU)?
 
@@ -19,8 +19,13 @@ package final class XenLguest: XenCalls, XenMachine {
     }
     private static let largePage: UInt64 = 2 << 20
 
-    /// - Parameter raise: makes one of lguest's interrupts pending.
-    package init(_ domain: Domain, of house: DomainHouse, raise: @escaping @Sendable (_ irq: Int) -> Void) {
+    /// - Parameters:
+    ///   - lines: the numbers that the Guest can choose from.
+    ///   - raise: makes one of these interrupts pending.
+    package init(
+        _ domain: Domain, of house: DomainHouse, lines: Range<Int>, raise: @escaping @Sendable (_ line: Int) -> Void
+    ) {
+        self.lines = lines
         self.raise = raise
         interface = XenInterface(domain, of: house, on: self)
     }
@@ -45,8 +50,7 @@ package final class XenLguest: XenCalls, XenMachine {
     /// Undoes all that others have of it, and it of others. Its vCPU and its devices stand still.
     package func end() { interface.house.end(interface.domain) }
 
-    // MARK: XenCalls
-
+    /// See `XenInterface.call`.
     package func call(_ number: UInt64, _ first: UInt64, _ second: UInt64, _ third: UInt64, cr3: UInt64) -> Int64 {
         interface.call(number, first, second, third, cr3: cr3)
     }
@@ -57,11 +61,11 @@ package final class XenLguest: XenCalls, XenMachine {
     package func upcall(byMessage vector: UInt8) -> (@Sendable () -> Void)? { nil }
 
     package func upcall(byLine number: Int) -> (@Sendable () -> Void)? {
-        guard (1..<LguestIRQ.count).contains(number) else { return nil }
+        guard lines.contains(number) else { return nil }
         return { [raise] in raise(number) }
     }
 
-    /// lguest's has a call of its own for that.
+    /// The machine has a way of its own for that.
     package func shutDown(_ reason: UInt32) -> Bool { false }
 
     package var isStopping: Bool { vcpu?.requests.pending.contains(.stop) ?? false }
