@@ -40,10 +40,8 @@ struct FrameGate {
 
     init(hasIPv6: Bool) { self.hasIPv6 = hasIPv6 }
 
-    /// Looks at a frame without its header. Where it is marked urgent, the mark goes.
-    ///
-    /// - Parameter partial: the checksum is still to be completed.
-    mutating func inspect(_ bytes: UnsafeMutableRawBufferPointer, partial: Bool) -> Verdict {
+    /// Looks at a frame without its header, and as it will be sent. Where it is marked urgent, the mark goes.
+    mutating func inspect(_ bytes: UnsafeMutableRawBufferPointer) -> Verdict {
         let frame = unsafe FrameBytes(bytes)
         // The sender is one card, not a group.
         guard frame.count >= 34, frame.byte(6) & 1 == 0 else { return .refused }
@@ -52,8 +50,8 @@ struct FrameGate {
             // Ethernet and IPv4, of 6 and 4 bytes.
             let isPlain = frame.count >= 42 && frame.word(14) == 0x0001_0800 && frame.half(18) == 0x0604
             return isPlain && isGuest(frame.word(28), orNobody: true) ? .admitted(opens: false) : .refused
-        case 0x0800: return inspect4(frame, partial: partial)
-        case 0x86dd: return hasIPv6 ? inspect6(frame, partial: partial) : .refused
+        case 0x0800: return inspect4(frame)
+        case 0x86dd: return hasIPv6 ? inspect6(frame) : .refused
         default: return .refused
         }
     }
@@ -66,7 +64,7 @@ struct FrameGate {
         return address >> 8 == UserNetwork.network.rawValue >> 8 && ![0, 2, 3, 255].contains(address & 0xff)
     }
 
-    private mutating func inspect4(_ frame: FrameBytes, partial: Bool) -> Verdict {
+    private mutating func inspect4(_ frame: FrameBytes) -> Verdict {
         let length = Int(frame.half(16))
         let isFragment = frame.half(20) & 0x3fff != 0
         guard frame.byte(14) == 0x45, length >= 20, length <= frame.count - 14, !isFragment else { return .refused }
@@ -77,7 +75,7 @@ struct FrameGate {
         let opens: Bool
         switch frame.byte(23) {
         case 6:
-            guard admitTCP(frame, at: 34, payload, partial: partial) else { return .refused }
+            guard admitTCP(frame, at: 34, payload) else { return .refused }
             opens = frame.byte(47) & 0x12 == 0x02
         case 17:
             guard admitUDP(frame, at: 34, payload), !(isToHost && frame.half(36) == 69) else { return .refused }
@@ -96,7 +94,7 @@ struct FrameGate {
 
     // MARK: IPv6
 
-    private mutating func inspect6(_ frame: FrameBytes, partial: Bool) -> Verdict {
+    private mutating func inspect6(_ frame: FrameBytes) -> Verdict {
         let payload = Int(frame.half(18))
         guard frame.count >= 54, frame.byte(14) >> 4 == 6, payload <= frame.count - 54 else { return .refused }
         let source = (high: frame.long(22), low: frame.long(30))
@@ -110,7 +108,7 @@ struct FrameGate {
         let opens: Bool
         switch frame.byte(20) {
         case 6:
-            guard !isNobody, admitTCP(frame, at: 54, payload, partial: partial) else { return .refused }
+            guard !isNobody, admitTCP(frame, at: 54, payload) else { return .refused }
             opens = frame.byte(67) & 0x12 == 0x02
         case 17:
             guard !isNobody, admitUDP(frame, at: 54, payload), !(isToHost && frame.half(56) == 69) else {
@@ -140,16 +138,13 @@ struct FrameGate {
         payload >= 8 && (8...payload).contains(Int(frame.half(start + 4)))
     }
 
-    private func admitTCP(_ frame: FrameBytes, at start: Int, _ payload: Int, partial: Bool) -> Bool {
+    private func admitTCP(_ frame: FrameBytes, at start: Int, _ payload: Int) -> Bool {
         guard payload >= 20, (20...payload).contains(Int(frame.byte(start + 12) >> 4) * 4) else { return false }
         if frame.byte(start + 13) & 0x20 != 0 {
             let old = frame.half(start + 12)
             frame.setHalf(start + 12, old & ~0x20)
-            // A checksum that is still to come will see the new flags.
-            if !partial {
-                let checksum = InternetChecksum.adjust(frame.half(start + 16), from: old, to: old & ~0x20)
-                frame.setHalf(start + 16, checksum)
-            }
+            let checksum = InternetChecksum.adjust(frame.half(start + 16), from: old, to: old & ~0x20)
+            frame.setHalf(start + 16, checksum)
         }
         return true
     }

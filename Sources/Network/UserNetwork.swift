@@ -183,9 +183,11 @@ internal import Synchronization
         guard let header = unsafe FrameHeader(checking: UnsafeRawBufferPointer(frame), accepted: agreed) else {
             return refuse()
         }
+        // libslirp verifies every checksum, so each must be there. Before the frame is looked at: where the
+        // checksum goes is the Guest's word, and it may be any field of any header.
+        unsafe FrameHeader.completeChecksum(frame, header)
         let bytes = unsafe UnsafeMutableRawBufferPointer(rebasing: frame[FrameHeader.byteCount...])
-        let partial = header.flags.contains(.needsChecksum)
-        let verdict = gate.withLock { unsafe $0.inspect(bytes, partial: partial) }
+        let verdict = gate.withLock { unsafe $0.inspect(bytes) }
         let opens: Bool
         let introduces: Bool
         switch verdict {
@@ -193,8 +195,6 @@ internal import Synchronization
         case .admitted(let mayOpen): (opens, introduces) = (mayOpen, false)
         case .introduced(let mayOpen): (opens, introduces) = (mayOpen, true)
         }
-        // libslirp verifies every checksum, so each must be there.
-        unsafe FrameHeader.completeChecksum(frame, header)
         if sender.load(ordering: .relaxed) != HostThread.currentIdentity {
             HostThread.surviveBrokenPipes()
             sender.store(HostThread.currentIdentity, ordering: .relaxed)

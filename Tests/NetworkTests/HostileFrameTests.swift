@@ -45,6 +45,21 @@ struct HostileFrameTests {
         #expect(guest.receive(milliseconds: 0) == nil)
     }
 
+    /// Once it went past the door: the frame was looked at, and then the checksum was put where the Guest said.
+    @Test(arguments: [14, 16, 20, 26]) func refusesWhatAChecksumMakesOfAHeader(_ place: Int) throws {
+        let guest = try TestGuest()
+        // Options, another length, a fragment, another sender.
+        for byte in 1..<UInt8(20) {
+            let frame = Packets.udp(5000, 5001, [byte, 2, 3, 4])
+            #expect(guest.send(frame), "as it is, it may pass")
+            var header = FrameHeader()
+            header.flags = .needsChecksum
+            header.checksumStart = 14
+            header.checksumOffset = UInt16(place - 14)
+            #expect(!guest.send(frame, header), "\(place)")
+        }
+    }
+
     @Test func deliversUrgentDataInLine() throws {
         let guest = try TestGuest()
         let server = HostSocket.bound(.stream)
