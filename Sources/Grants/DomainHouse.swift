@@ -11,9 +11,9 @@ internal import Synchronization
 //
 // Grants and events cross from one Guest to another, and each Guest runs on a
 // thread of its own. There is one lock for the house, held for as long as one
-// page is mapped or one bell is rung; under it, all tables of all domains can be
-// looked at. Nothing that can wait is done under it, and it is the last that is
-// taken: the only lock behind it is an interrupt controller's.
+// page is mapped, 64 are taken away, or one bell is rung; under it, all tables of
+// all domains can be looked at. Nothing that can wait is done under it, and it is
+// the last that is taken: the only lock behind it is an interrupt controller's.
 //
 // What happens when a Guest ends is the larger half of sharing. It may be in
 // anybody's pages, and anybody in its; and neither must notice more than that it
@@ -24,6 +24,10 @@ internal import Synchronization
 //     remains theirs until they unmap it;
 //   * its ports close, and each peer's bell rings once, so that whoever sleeps
 //     on it looks, finds zeros where a byte should say "here", and knows.
+//
+// In this order: the bell comes last. And as it takes time, the domain leaves
+// before it goes: from the first step on nobody begins anything with it, but
+// what there is still has both its ends, for the other may be leaving as well.
 
 /// The Guests of one process that can share pages. Any thread.
 public final class DomainHouse: Sendable {
